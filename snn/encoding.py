@@ -1,0 +1,61 @@
+"""From grid codes on the wire to what the network reads, and from spikes to bits.
+
+    input[b, t] = codes[b, t] * 2^-bits, and the end pulse appended where the model has one
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from snn.model import InputSpec, ModelError
+
+
+def to_inputs(codes: npt.NDArray[np.integer], start: int, grid: InputSpec) -> Tensor:
+    """[B, k, channels] float32 for codes [B, k, m] of timesteps start .. start+k-1."""
+    batch, steps, _ = codes.shape
+    inputs = torch.zeros(batch, steps, grid.channels)
+    inputs[:, :, : grid.features] = torch.from_numpy(codes.astype(np.float32)) * 2.0**-grid.bits
+    if grid.end_pulse and start + steps == grid.timesteps:
+        inputs[:, -1, -1] = 1
+    return inputs
+
+
+def to_codes(inputs: npt.ArrayLike, grid: InputSpec, quantise: bool = False) -> npt.NDArray[np.int32]:
+    """Grid codes of inputs [N, T, m] of any number type; off-grid values are an error unless `quantise`."""
+    try:
+        values = np.asarray(inputs, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"inputs: expected an array of numbers: {error}") from None
+    expected = (grid.timesteps, grid.features)
+    if values.ndim != 3 or values.shape[1:] != expected:
+        raise ModelError(
+            f"inputs: expected shape [N, timesteps, features] = [N, {expected[0]}, {expected[1]}], "
+            f"got {list(values.shape)}; reshape the data or change input in the model"
+        )
+    _refuse(values, ~np.isfinite(values), "expected finite numbers; fill or drop missing values")
+    if quantise:
+        values = np.clip(values, grid.low, grid.high)
+    _refuse(
+        values,
+        (values < grid.low) | (values > grid.high),
+        f"expected numbers in [{grid.low:g}, {grid.high:g}]; rescale them, or pass quantise to clip and round",
+    )
+    scaled = values * 2.0**grid.bits
+    codes = np.round(scaled)
+    if not quantise:
+        _refuse(
+            values, codes != scaled, f"expected multiples of 2^-{grid.bits}; pass quantise to round, or raise input.bits"
+        )
+    return codes.astype(np.int32)
+
+
+def _refuse(values: npt.NDArray[np.float64], bad: npt.NDArray[np.bool_], sentence: str) -> None:
+    if bad.any():
+        where = np.argwhere(bad)[0].tolist()
+        raise ModelError(f"inputs{where} = {values[tuple(where)]!r} ({int(bad.sum())} such): {sentence}")
+
+
+def pack(spikes: Tensor) -> npt.NDArray[np.uint8]:
+    """[B, P] bool to [B, P/8] bytes; bit j%8 (little-endian) of byte j//8 is column j."""
+    return np.packbits(spikes.cpu().numpy(), axis=1, bitorder="little")

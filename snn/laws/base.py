@@ -1,0 +1,61 @@
+"""What every witness law offers, and the random numbers it draws from.
+
+A witness is a pure function of (seed, id): its numbers come from its own Philox4x64 stream (Salmon et al. 2011),
+keyed by the two, and are turned into weights by arithmetic on a grid, so that any machine makes the same witness.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import ndtri
+
+from snn.lif import Network
+
+Floats = npt.NDArray[np.float64]
+
+
+class Reach(NamedTuple):
+    """What bounds a layer's current: `fan_in` inputs times `max_weight`, plus `max_bias`."""
+
+    fan_in: int
+    max_weight: float
+    max_bias: float
+
+
+class WitnessLaw(BaseModel, ABC):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight_bits: int = Field(default=8, ge=0, le=16)
+
+    @abstractmethod
+    def reach(self, timesteps: int, features: int) -> list[Reach]:
+        """The bounds of each layer for this input; raises ValueError where the law cannot read such an input."""
+
+    @abstractmethod
+    def sample(self, seed: int, ids: Sequence[int], timesteps: int, features: int) -> Network:
+        """The network of the witnesses `ids`, one column each, in their order."""
+
+    def on_grid(self, values: Floats) -> Floats:
+        """Nearest multiples of 2^-weight_bits."""
+        return np.round(values * 2**self.weight_bits) / 2**self.weight_bits
+
+
+def uniforms(seed: int, ids: Sequence[int], count: int) -> Floats:
+    """[len(ids), count] numbers in (0, 1), row i from the stream of witness ids[i] alone."""
+    raw = np.stack([np.random.Philox(key=np.array([seed, witness], np.uint64)).random_raw(count) for witness in ids])
+    return ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def normals(uniform: Floats) -> Floats:
+    """Standard normal numbers by inversion, cut at 4 so that a bound on the weights can be stated."""
+    return np.clip(ndtri(uniform), -4, 4)
+
+
+def tensor(values: npt.ArrayLike) -> torch.Tensor:
+    """float32, from values that float32 holds exactly."""
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -1,0 +1,99 @@
+"""Solvers. `solve` is the one public entry: it validates, picks the solver, rounds to the grid and certifies.
+
+    squared loss on Moments      eta_newton     cost free of N
+    any loss on Samples          newton_cg
+    any loss on Samples          with_cvxpy     small problems, backend="cvxpy"
+"""
+
+import time
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from solver_service.certificate import beta_max, certify
+from solver_service.fit import Moments, Samples
+from solver_service.grid import to_grid
+from solver_service.losses import Array
+from solver_service.penalties import PENALTIES
+from solver_service.solvers import eta_newton, newton_cg, with_cvxpy
+from solver_service.solvers.base import Point, Stop
+
+
+class Solution(NamedTuple):
+    """A readout on its dyadic grid, with the certificate of exactly these numbers."""
+
+    coefficients: Array  # [P, C]; rows outside the support are exactly zero
+    intercept: Array  # [C]
+    support: npt.NDArray[np.int64]  # [S] rising
+    beta: float
+    primal: float
+    dual: float
+    relative_gap: float
+    seconds: float
+
+
+def solve(
+    fit: Moments | Samples,
+    penalty: Literal["l1", "group"],
+    relative_beta: float,
+    tolerance: float = 1e-6,
+    start: Point | None = None,
+    seconds: float = np.inf,
+    backend: Literal["native", "cvxpy"] = "native",
+) -> Solution:
+    """The readout of `fit` at beta = relative_beta * beta_max, from `start` where there is one.
+
+    It stops at `tolerance` or after about `seconds`, and says by its gap how far it came. Raises ValueError for an
+    argument that cannot be used.
+    """
+    begun = time.monotonic()
+    _validate(fit, penalty, relative_beta, tolerance, start, backend)
+    chosen = PENALTIES["l1" if fit.outputs == 1 else penalty]  # one output: the same problem, without group algebra
+    beta = relative_beta * beta_max(fit, chosen)
+    zero = np.zeros((fit.columns, fit.outputs))
+    point = start or Point(zero, fit.intercept(zero))
+    stop = Stop(tolerance / 2, begun + seconds)  # half: the rest is for the rounding
+    if not fit.columns or relative_beta == 1:
+        point = Point(zero, fit.intercept(zero))
+    elif backend == "cvxpy" and isinstance(fit, Samples):
+        point = with_cvxpy.solve(fit, chosen, beta)
+    elif isinstance(fit, Moments):
+        point = eta_newton.solve(fit, chosen, beta, point.w, stop)
+    else:
+        point = newton_cg.solve(fit, chosen, beta, point, stop)
+    w, b = to_grid(*point)
+    certificate = certify(fit, chosen, beta, w, b)
+    return Solution(
+        w,
+        b,
+        np.flatnonzero(w.any(axis=1)),
+        beta,
+        certificate.primal,
+        certificate.dual,
+        certificate.relative_gap,
+        time.monotonic() - begun,
+    )
+
+
+def _validate(
+    fit: Moments | Samples, penalty: str, relative_beta: float, tolerance: float, start: Point | None, backend: str
+) -> None:
+    if fit.rows < 1:
+        raise ValueError("expected at least one row, got an empty dictionary; wait for data")
+    if penalty not in PENALTIES:
+        raise ValueError(f"penalty: expected one of {', '.join(PENALTIES)}, got {penalty!r}")
+    if not 0 < relative_beta <= 1:
+        raise ValueError(f"relative_beta: expected a number in (0, 1], got {relative_beta}")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance: expected a number in (0, 1), got {tolerance}")
+    if backend not in ("native", "cvxpy"):
+        raise ValueError(f"backend: expected native or cvxpy, got {backend!r}")
+    if backend == "cvxpy" and isinstance(fit, Moments):
+        raise ValueError("backend cvxpy states the loss sample by sample: expected Samples, got Moments")
+    shape = (fit.columns, fit.outputs)
+    if start is not None and (start.w.shape != shape or start.b.shape != shape[1:]):
+        raise ValueError(f"start: expected shapes {shape} and {shape[1:]}, got {start.w.shape} and {start.b.shape}")
+
+
+__all__ = ["Point", "Solution", "solve"]

@@ -1,0 +1,33 @@
+"""What a solver is: from the mean loss, a penalty and beta to (W, b), as near to the optimum as `stop` asks.
+
+    min over (W, b):  F(W, b) + beta penalty(W)
+"""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from solver_service.losses import Array
+
+
+class Stop(NamedTuple):
+    """A solver returns its best point once the relative gap is at `relative_gap`, or at the deadline."""
+
+    relative_gap: float
+    deadline: float  # of time.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+
+class Point(NamedTuple):
+    w: Array  # [P, C]
+    b: Array  # [C]
+
+
+def worst_violators(norms: Array, beta: float, outside: Array, limit: int) -> np.ndarray:
+    """Up to `limit` indices where `outside` holds and the dual norm passes beta, worst first."""
+    candidates = np.flatnonzero(outside & (norms > beta))
+    return candidates[np.argsort(norms[candidates])[::-1][:limit]]

@@ -1,0 +1,283 @@
+"""Bytes to arrays and back. Everything that comes from a topic is checked here, sizes before memory is taken."""
+
+import hashlib
+import json
+import math
+import time
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError, Message
+
+from snn.model import ModelError, ModelSpec, ReadoutSpec, parse_model
+from wire import messages_pb2 as pb
+from wire.idset import Ids
+from wire.reasons import Reason, WireError
+
+SCHEMA = 1
+MAX_SEQUENCES = 65536  # in one record; far above what a record of 8 MiB holds in practice
+DEAD_LETTER_BYTES = 65536  # enough to see what came, little enough to keep
+
+Codes = npt.NDArray[np.integer]
+_ENCODINGS = {pb.Block.UINT8: np.dtype("u1"), pb.Block.INT16: np.dtype("<i2"), pb.Block.INT32: np.dtype("<i4")}
+_M = TypeVar("_M", bound=Message)
+
+
+class Targets(NamedTuple):
+    """classes: [B] int32, -1 for none; values: [B, C] float32, NaN rows for none. One of them, or neither."""
+
+    classes: npt.NDArray[np.int32] | None = None
+    values: npt.NDArray[np.float32] | None = None
+
+    def known(self, batch: int) -> npt.NDArray[np.bool_]:
+        """[batch] which sequences have a target."""
+        if self.classes is not None:
+            return self.classes >= 0
+        if self.values is not None:
+            return ~np.isnan(self.values[:, 0])
+        return np.zeros(batch, bool)
+
+    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Targets":
+        return Targets(
+            None if self.classes is None else self.classes[rows], None if self.values is None else self.values[rows]
+        )
+
+
+class Slice(NamedTuple):
+    """Timesteps start .. start+k-1 of the sequences `ids` [B]: grid codes [B, k, m] and targets."""
+
+    lane: int
+    ids: Ids
+    start: int
+    codes: Codes
+    targets: Targets
+    sent_us: int
+
+
+class Columns(NamedTuple):
+    """Final spikes of one shard: `bits` [N, P/8] bytes of the witnesses first .. first+P-1 for the sequences `ids` [N]."""
+
+    shard: int
+    first_witness: int
+    ids: Ids
+    bits: npt.NDArray[np.uint8]
+    targets: Targets
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def encode_model(model: ModelSpec) -> bytes:
+    return pb.Model(
+        schema=SCHEMA, name=model.model, spec_json=model.spec_json, digest=model.digest
+    ).SerializeToString()
+
+
+def decode_model(record: bytes) -> ModelSpec:
+    message = _parse(pb.Model, record)
+    try:
+        model = parse_model(json.loads(message.spec_json), message.name)
+    except (json.JSONDecodeError, ModelError) as error:
+        raise WireError(Reason.WRONG_MODEL, str(error)) from None
+    if model.digest != message.digest:
+        raise WireError(Reason.WRONG_MODEL, f"{message.name}: the specification does not fit its digest")
+    return model
+
+
+def encode_slice(model: ModelSpec, piece: Slice) -> bytes:
+    batch, steps, features = piece.codes.shape
+    low, high = model.input.codes
+    encoding = pb.Block.UINT8 if low >= 0 and high < 256 else pb.Block.INT16 if _fits16(low, high) else pb.Block.INT32
+    return pb.Block(
+        schema=SCHEMA,
+        model=model.model,
+        lane=piece.lane,
+        ids=piece.ids.tolist(),
+        start=piece.start,
+        steps=steps,
+        features=features,
+        encoding=encoding,
+        inputs=np.ascontiguousarray(piece.codes, _ENCODINGS[encoding]).tobytes(),
+        sent_us=piece.sent_us,
+        **_target_bytes(piece.targets),
+    ).SerializeToString()
+
+
+def _fits16(low: int, high: int) -> bool:
+    return low >= -(2**15) and high < 2**15
+
+
+def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
+    """The slice in a record of `sequences`, or None where it belongs to another model."""
+    block = _parse(pb.Block, record)
+    if block.model != model.model:
+        return None
+    grid, batch = model.input, _batch(block.ids)
+    if block.features != grid.features or block.steps < 1:
+        raise WireError(
+            Reason.WRONG_SHAPE,
+            f"expected {grid.features} features and at least 1 step, got {block.features} and {block.steps}",
+        )
+    if block.start + block.steps > grid.timesteps:
+        raise WireError(
+            Reason.WRONG_TIMESTEP,
+            f"expected timesteps below {grid.timesteps}, got {block.start} .. {block.start + block.steps - 1}",
+        )
+    dtype = _ENCODINGS.get(block.encoding)
+    if dtype is None:
+        raise WireError(Reason.UNKNOWN_SCHEMA, f"expected encoding UINT8, INT16 or INT32, got {block.encoding}")
+    shape = (batch, block.steps, block.features)
+    codes = _array(block.inputs, dtype, shape, "inputs")
+    low, high = grid.codes
+    if codes.min() < low or codes.max() > high:
+        raise WireError(
+            Reason.OUT_OF_RANGE, f"expected codes in [{low}, {high}], got {codes.min()} .. {codes.max()}"
+        )
+    ids = np.array(block.ids, np.uint64)
+    if len(np.unique(ids)) != batch:
+        raise WireError(Reason.WRONG_SHAPE, "expected distinct ids in a block")
+    if block.lane >= model.lanes or np.any(ids % np.uint64(model.lanes) != block.lane):
+        raise WireError(
+            Reason.WRONG_LANE, f"expected ids with id % {model.lanes} = lane, got lane {block.lane} and {ids[:4].tolist()}"
+        )
+    return Slice(block.lane, ids, block.start, codes, _targets(block, batch, model.readout), block.sent_us)
+
+
+def encode_columns(model: ModelSpec, columns: Columns) -> bytes:
+    return pb.SpikeColumns(
+        schema=SCHEMA,
+        model=model.model,
+        digest=model.digest,
+        shard=columns.shard,
+        first_witness=columns.first_witness,
+        witnesses=columns.bits.shape[1] * 8,
+        ids=columns.ids.tolist(),
+        spikes=np.ascontiguousarray(columns.bits).tobytes(),
+        **_target_bytes(columns.targets),
+    ).SerializeToString()
+
+
+def columns_model(record: bytes) -> str:
+    """Which model a record of `spike-columns` belongs to."""
+    return _parse(pb.SpikeColumns, record).model
+
+
+def decode_columns(record: bytes, model: ModelSpec) -> Columns:
+    message = _parse(pb.SpikeColumns, record)
+    if message.model != model.model or message.digest != model.digest:
+        raise WireError(
+            Reason.WRONG_MODEL,
+            f"expected columns of {model.model} {model.digest:016x}, got {message.model} {message.digest:016x}",
+        )
+    batch, witnesses = _batch(message.ids), model.witnesses
+    width = witnesses.count // witnesses.shards
+    expected = (message.shard * width, width)
+    if message.shard >= witnesses.shards or (message.first_witness, message.witnesses) != expected:
+        raise WireError(
+            Reason.WRONG_SHAPE,
+            f"expected a shard below {witnesses.shards} with (first_witness, witnesses) = {expected}, got shard "
+            f"{message.shard} with ({message.first_witness}, {message.witnesses})",
+        )
+    bits = _array(message.spikes, np.dtype("u1"), (batch, width // 8), "spikes")
+    targets = _targets(message, batch, model.readout)
+    if not targets.known(batch).all():
+        raise WireError(Reason.BAD_TARGET, "expected a target for every sample of a spike column")
+    return Columns(message.shard, message.first_witness, np.array(message.ids, np.uint64), bits, targets)
+
+
+def encode_readout(readout: pb.Readout) -> bytes:
+    """Stamp schema and checksum."""
+    readout.schema = SCHEMA
+    readout.sha256 = b""
+    readout.sha256 = hashlib.sha256(readout.SerializeToString(deterministic=True)).digest()
+    return readout.SerializeToString(deterministic=True)
+
+
+def decode_readout(record: bytes) -> pb.Readout:
+    """A readout whose checksum and shapes fit."""
+    readout = _parse(pb.Readout, record)
+    stated, readout.sha256 = readout.sha256, b""
+    if hashlib.sha256(readout.SerializeToString(deterministic=True)).digest() != stated:
+        raise WireError(Reason.CORRUPT_READOUT, f"readout {readout.version} of {readout.model}: checksum differs")
+    readout.sha256 = stated
+    support, outputs = len(readout.support), readout.outputs
+    if outputs < 1 or len(readout.coefficients) != 8 * support * outputs or len(readout.intercept) != 8 * outputs:
+        raise WireError(
+            Reason.CORRUPT_READOUT,
+            f"readout {readout.version}: expected [{support}, {outputs}] coefficients and [{outputs}] intercepts in "
+            f"float64, got {len(readout.coefficients)} and {len(readout.intercept)} bytes",
+        )
+    return readout
+
+
+def encode_dead_letter(topic: str, error: WireError, record: bytes) -> bytes:
+    return pb.DeadLetter(
+        schema=SCHEMA,
+        topic=topic,
+        reason=str(error.reason),
+        detail=error.detail,
+        record=record[:DEAD_LETTER_BYTES],
+        observed_us=now_us(),
+    ).SerializeToString()
+
+
+def decode(message: type[_M], record: bytes) -> _M:
+    """A record of a topic that needs no model to be understood: predictions, brain waves, dead letters."""
+    return _parse(message, record)
+
+
+def _parse(message: type[_M], record: bytes) -> _M:
+    try:
+        parsed = message.FromString(record)
+    except DecodeError as error:
+        raise WireError(Reason.NOT_PROTOBUF, f"expected a {message.DESCRIPTOR.name} message: {error}") from None
+    if parsed.schema != SCHEMA:  # type: ignore[attr-defined]
+        raise WireError(Reason.UNKNOWN_SCHEMA, f"expected schema {SCHEMA}, got {parsed.schema}")  # type: ignore[attr-defined]
+    return parsed
+
+
+def _batch(ids: "pb.Block.ids") -> int:  # type: ignore[name-defined]
+    if not 1 <= len(ids) <= MAX_SEQUENCES:
+        raise WireError(Reason.WRONG_SHAPE, f"expected 1 .. {MAX_SEQUENCES} ids, got {len(ids)}")
+    return len(ids)
+
+
+def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], name: str) -> npt.NDArray:
+    size = math.prod(shape) * dtype.itemsize
+    if len(data) != size:
+        raise WireError(
+            Reason.WRONG_SHAPE, f"{name}: expected {list(shape)} of {dtype.name} = {size} bytes, got {len(data)}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _target_bytes(targets: Targets) -> dict[str, bytes]:
+    if targets.classes is not None:
+        return {"classes": np.ascontiguousarray(targets.classes, "<i4").tobytes()}
+    if targets.values is not None:
+        return {"values": np.ascontiguousarray(targets.values, "<f4").tobytes()}
+    return {}
+
+
+def _targets(message: "pb.Block | pb.SpikeColumns", batch: int, readout: ReadoutSpec) -> Targets:
+    if not message.classes and not message.values:
+        return Targets()
+    if readout.target == "class":
+        if message.values:
+            raise WireError(Reason.BAD_TARGET, "expected classes, got values")
+        classes = _array(message.classes, np.dtype("<i4"), (batch,), "classes")
+        if classes.min() < -1 or classes.max() >= readout.classes:
+            raise WireError(
+                Reason.BAD_TARGET,
+                f"expected classes in 0 .. {readout.classes - 1} (-1 for none), got {classes.min()} .. {classes.max()}",
+            )
+        return Targets(classes=classes)
+    if message.classes:
+        raise WireError(Reason.BAD_TARGET, "expected values, got classes")
+    values = _array(message.values, np.dtype("<f4"), (batch, readout.outputs), "values")
+    missing = np.isnan(values)
+    if np.isinf(values).any() or np.any(missing.any(axis=1) != missing.all(axis=1)):
+        raise WireError(Reason.BAD_TARGET, "expected finite values, or NaN in all outputs for no target")
+    return Targets(values=values)
