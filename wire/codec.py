@@ -64,6 +64,10 @@ class Columns(NamedTuple):
     bits: npt.NDArray[np.uint8]
     targets: Targets
 
+    @classmethod
+    def of(cls, shard: int, first: int, ids: list[int], bits: npt.NDArray[np.uint8], targets: Targets) -> "Columns":
+        return cls(shard, first, np.array(ids, np.uint64), bits, targets)
+
 
 def now_us() -> int:
     return time.time_ns() // 1000
@@ -212,9 +216,10 @@ def decode_readout(record: bytes) -> pb.Readout:
     return readout
 
 
-def encode_dead_letter(topic: str, error: WireError, record: bytes) -> bytes:
+def encode_dead_letter(job: str, topic: str, error: WireError, record: bytes) -> bytes:
     return pb.DeadLetter(
         schema=SCHEMA,
+        job=job,
         topic=topic,
         reason=str(error.reason),
         detail=error.detail,

@@ -198,17 +198,19 @@ class BrainWave(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., shard: _Optional[int] = ..., lane: _Optional[int] = ..., start: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[BrainWave.Layer, _Mapping]]] = ..., observed_us: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("schema", "topic", "reason", "detail", "record", "observed_us")
+    __slots__ = ("schema", "topic", "reason", "detail", "record", "observed_us", "job")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     OBSERVED_US_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
     schema: int
     topic: str
     reason: str
     detail: str
     record: bytes
     observed_us: int
-    def __init__(self, schema: _Optional[int] = ..., topic: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., record: _Optional[bytes] = ..., observed_us: _Optional[int] = ...) -> None: ...
+    job: str
+    def __init__(self, schema: _Optional[int] = ..., topic: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., record: _Optional[bytes] = ..., observed_us: _Optional[int] = ..., job: _Optional[str] = ...) -> None: ...

@@ -57,12 +57,17 @@ def read_lock(path: Path = LOCK) -> list[Jar]:
     return [Jar(**entry) for entry in tomllib.loads(path.read_text())["jar"]]
 
 
-def write_lock(wanted: Path = WANTED, path: Path = LOCK) -> list[Jar]:
+def wanted() -> dict[str, list[str]]:
+    """Coordinates by use, as a person wrote them down."""
+    return tomllib.loads(WANTED.read_text())
+
+
+def write_lock(path: Path = LOCK) -> list[Jar]:
     """Resolve the wanted coordinates anew and pin what comes."""
     with tempfile.TemporaryDirectory() as folder:
         jars = [
             Jar(use, name, _sha256(_download(name, Path(folder))))
-            for use, coordinates in tomllib.loads(wanted.read_text()).items()
+            for use, coordinates in wanted().items()
             for name in _resolve(coordinates, Path(folder))
         ]
     entries = "".join(
@@ -137,5 +142,5 @@ if __name__ == "__main__":
     parser.add_argument("--lock", action="store_true", help="resolve kafka/jars.toml anew and rewrite the lock file")
     if parser.parse_args().lock:
         print(f"{len(write_lock())} jars pinned in {LOCK.name}")
-    for use in tomllib.loads(WANTED.read_text()):
+    for use in wanted():
         print(use, *class_path(use), sep="\n  ")

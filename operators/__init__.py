@@ -1,0 +1,1 @@
+"""Flink operators: state, timers and metrics around `snn`. One operator a file."""

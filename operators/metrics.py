@@ -1,0 +1,60 @@
+"""Metrics of the operators, as Flink counters and gauges: the Prometheus reporter shows them with these labels.
+
+Flink reports Python counters as running totals. Names come out as
+flink_taskmanager_job_task_operator_spikeloom_model_<name>{model="...", ...}.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from pyflink.datastream import RuntimeContext
+from pyflink.metrics import Counter, MetricGroup
+
+WAVE_BINS = 32  # timesteps a label may name; longer sequences share bins, as every label is a time series
+LATENCY_MS = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 60000)
+
+
+class OperatorMetrics:
+    """Counters of one model, made at first use."""
+
+    def __init__(self, context: RuntimeContext, model: str) -> None:
+        self._group = context.get_metrics_group().add_group("spikeloom").add_group("model", model)
+        self._counters: dict[tuple[str, ...], Counter] = {}
+        self._live: dict[object, int] = {}
+
+    def count(self, name: str, by: int = 1, **labels: object) -> None:
+        key = (name, *(f"{label}={value}" for label, value in labels.items()))
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._labelled(labels).counter(name)
+        counter.inc(by)
+
+    def gauge(self, name: str, value: Callable[[], int]) -> None:
+        self._group.gauge(name, value)
+
+    def gauge_live_sequences(self) -> None:
+        self.gauge("live_sequences", lambda: sum(self._live.values()))
+
+    def live(self, lane: object, sequences: int) -> None:
+        """Sequences under way in one lane of this task."""
+        self._live[lane] = sequences
+
+    def latency(self, milliseconds: float) -> None:
+        """Count into cumulative buckets, as a Prometheus histogram does."""
+        for bound in LATENCY_MS[bisect_left(LATENCY_MS, milliseconds) :]:
+            self.count("latency_ms_bucket", le=bound)
+        self.count("latency_ms_bucket", le="+Inf")
+
+    def wave(self, timesteps: int, start: int, layer: int, active: list[int], sequences: int) -> None:
+        """Active neurons of one layer and the sequences they were seen in, per timestep (or bin of timesteps)."""
+        width = -(-timesteps // WAVE_BINS)
+        for t, fired in enumerate(active, start=start):
+            labels = {"layer": layer, "timestep": f"{t // width * width:04d}"}
+            self.count("active_neurons", fired, **labels)
+            self.count("stepped_sequences", sequences, **labels)
+
+    def _labelled(self, labels: dict[str, object]) -> MetricGroup:
+        group = self._group
+        for label, value in labels.items():
+            group = group.add_group(label, str(value))
+        return group

@@ -1,0 +1,183 @@
+"""Answers sequences with the newest readout, stepping only the witnesses of its support.
+
+Keyed by lane; readouts are broadcast. A sequence's codes wait in Flink state until its last timestep is there and
+are then rolled out at once with the readout of that moment: a new readout takes over between two answers, whatever
+sequences are under way. Sequences that are complete before the first readout wait for it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from pyflink.common import Types
+from pyflink.datastream import KeyedBroadcastProcessFunction, RuntimeContext
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+from operators import worker
+from operators.lane import Lane
+from operators.metrics import OperatorMetrics
+from operators.tags import DEAD_LETTERS
+from snn.lif import Network
+from snn.model import parse_model
+from snn.readout import Readout, predicted_classes
+from wire import messages_pb2 as pb
+from wire.codec import SCHEMA, decode_readout, decode_slice, encode_dead_letter, now_us
+from wire.idset import IdSet
+from wire.reasons import Reason, WireError
+
+READOUTS = MapStateDescriptor("readouts", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+RETRY_MS = 200  # how soon a complete sequence asks again for the first readout
+
+
+class Current(NamedTuple):
+    """A readout ready to answer with."""
+
+    version: int
+    readout: Readout
+    network: Network
+    trained_on: IdSet
+
+
+class PredictOperator(KeyedBroadcastProcessFunction):
+    def __init__(self, spec_json: str, expire_after_s: float) -> None:
+        self._spec_json = spec_json
+        self._expire_ms = int(expire_after_s * 1000)
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._engine = worker.load_engine()
+        self._model = parse_model(json.loads(self._spec_json))
+        self._metrics = OperatorMetrics(runtime_context, self._model.model)
+        self._metrics.gauge_live_sequences()
+        self._metrics.gauge("readout_version", lambda: self._current.version if self._current else 0)
+        self._lane = runtime_context.get_state(ValueStateDescriptor("lane", Types.PICKLED_BYTE_ARRAY()))
+        self._current: Current | None = None
+        self._timers: dict[int, int] = {}
+
+    def process_broadcast_element(self, value: bytes, ctx: KeyedBroadcastProcessFunction.Context) -> Iterator:
+        try:
+            offered = decode_readout(value)
+            if offered.model != self._model.model:
+                return
+            if offered.digest != self._model.digest:
+                raise WireError(
+                    Reason.WRONG_MODEL,
+                    f"readout {offered.version}: expected model digest {self._model.digest:016x}, got {offered.digest:016x}",
+                )
+            self._refuse_unfit(offered)
+            state = ctx.get_broadcast_state(READOUTS)
+            held = state.get(self._model.model)
+            newest = decode_readout(held).version if held else 0
+            if offered.version <= newest:
+                raise WireError(
+                    Reason.STALE_READOUT, f"expected a version above {newest}, got {offered.version}; the newer one stays"
+                )
+        except WireError as error:
+            self._metrics.count("dead_letters", reason=error.reason)
+            yield DEAD_LETTERS, encode_dead_letter("predict", "readouts", error, value)
+            return
+        state.put(self._model.model, value)
+
+    def process_element(
+        self, value: tuple[int, int, bytes], ctx: KeyedBroadcastProcessFunction.ReadOnlyContext
+    ) -> Iterator:
+        lane_number, _, record = value
+        now_ms = ctx.timer_service().current_processing_time()
+        piece = decode_slice(record, self._model)
+        assert piece is not None  # Decode lets only this model's slices through
+        lane = Lane(self._lane.value(), self._model.lanes, now_ms)
+        ready, duplicates = lane.accept(piece, now_ms)
+        for group in ready:
+            lane.append(group.ids, group.codes)
+        if duplicates:
+            self._metrics.count("duplicates", duplicates)
+        yield from self._answer(lane, lane_number, now_ms, ctx)
+
+    def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
+        lane = Lane(self._lane.value(), self._model.lanes, timestamp)
+        for id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
+            detail = (
+                f"sequence {id}: got {steps} of {self._model.input.timesteps} timesteps, then no readout or nothing new for "
+                f"{self._expire_ms / 1000:g} s; push it again, whole"
+            )
+            self._metrics.count("dead_letters", reason=Reason.EXPIRED)
+            error = WireError(Reason.EXPIRED, detail)
+            yield DEAD_LETTERS, encode_dead_letter("predict", "sequences", error, b"")
+        yield from self._answer(lane, ctx.get_current_key(), timestamp, ctx)
+
+    def _answer(
+        self, lane: Lane, lane_number: int, now_ms: int, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext
+    ) -> Iterator[bytes]:
+        """Answer what is complete, store the lane, and come back later for what is not."""
+        complete = lane.at(self._model.input.timesteps)
+        current = self._newest(ctx.get_broadcast_state(READOUTS).get(self._model.model))
+        if complete and current is not None:
+            yield from self._predict(lane, complete, current)
+            lane.finish(complete)
+        self._lane.update(lane.to_bytes())
+        self._metrics.live(lane_number, lane.live)
+        if lane.live:
+            period = RETRY_MS if complete and current is None else self._expire_ms
+            due = (now_ms // period + 1) * period
+            if self._timers.get(lane_number, 0) <= now_ms or due < self._timers[lane_number]:
+                ctx.timer_service().register_processing_time_timer(due)
+                self._timers[lane_number] = due
+
+    def _predict(self, lane: Lane, ids: list[int], current: Current) -> Iterator[bytes]:
+        model = self._model
+        codes = lane.carry(ids, np.int32, lambda: np.empty(0, np.int32))
+        codes = codes.reshape(len(ids), model.input.timesteps, model.input.features)
+        spikes = np.zeros((len(ids), 0), bool)
+        if current.readout.support:
+            spikes = self._engine.final_spikes(codes, model.input, current.network)
+        scores = current.readout.scores(spikes)
+        classes = predicted_classes(scores) if model.readout.target == "class" else np.full(len(ids), -1)
+        in_training = current.trained_on.contains(np.array(ids, np.uint64))
+        targets = lane.targets(ids, model.readout.outputs).classes
+        answered = now_us()
+        rows: Iterable = zip(ids, scores, classes, in_training, lane.sent_us(ids), strict=True)
+        for row, (id, score, predicted, trained, sent) in enumerate(rows):
+            target = -1 if targets is None else int(targets[row])
+            self._metrics.count("predictions")
+            self._metrics.latency((answered - sent) / 1000)
+            if target >= 0 and not trained:
+                self._metrics.count("test_then_train_sequences")
+                self._metrics.count("test_then_train_correct", int(predicted == target))
+            yield pb.Prediction(
+                schema=SCHEMA,
+                model=model.model,
+                id=id,
+                readout_version=current.version,
+                scores=score.tobytes(),
+                predicted_class=int(predicted),
+                target_class=target,
+                in_training=bool(trained),
+                sent_us=sent,
+                answered_us=answered,
+            ).SerializeToString()
+
+    def _newest(self, record: bytes | None) -> Current | None:
+        if record is None:
+            return None
+        message = pb.Readout.FromString(record)  # checked when it came
+        if self._current is None or self._current.version != message.version:
+            support = list(message.support)
+            shape = (len(support), message.outputs)
+            readout = Readout(
+                support,
+                np.frombuffer(message.coefficients, "<f8").reshape(shape),
+                np.frombuffer(message.intercept, "<f8"),
+            )
+            network = self._engine.on_device(self._model, support) if support else ()
+            spans = IdSet((span.first, span.last) for span in message.trained_on)
+            self._current = Current(message.version, readout, network, spans)
+        return self._current
+
+    def _refuse_unfit(self, offered: pb.Readout) -> None:
+        outputs, count = self._model.readout.outputs, self._model.witnesses.count
+        if offered.outputs != outputs or max(offered.support, default=0) >= count:
+            raise WireError(
+                Reason.CORRUPT_READOUT,
+                f"readout {offered.version}: expected {outputs} outputs and witnesses below {count}, got "
+                f"{offered.outputs} and {max(offered.support, default=0)}",
+            )

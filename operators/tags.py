@@ -1,0 +1,10 @@
+"""Types of what flows between operators, and the side outputs."""
+
+from pyflink.common import Types
+from pyflink.datastream import OutputTag
+
+RECORD = Types.PRIMITIVE_ARRAY(Types.BYTE())
+KEYED = Types.TUPLE([Types.INT(), Types.INT(), RECORD])  # lane, shard, record of `sequences`
+
+BRAIN_WAVES = OutputTag("brain-waves", RECORD)
+DEAD_LETTERS = OutputTag("dead-letters", RECORD)

@@ -1,0 +1,20 @@
+"""What tests of every room share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spikeloom.local import Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A real broker and a real cluster with one task manager of four slots, started by the first test that asks."""
+    with Stack(tmp_path_factory.mktemp("stack"), task_managers=1, slots=4) as running:
+        yield running
+
+
+@pytest.fixture
+def project_root() -> Path:
+    return Path(__file__).resolve().parents[1]
