@@ -76,10 +76,13 @@ def test_the_wheels_own_flink_command_finds_the_cluster(stack: Stack) -> None:
     assert "running" in done.stdout.lower()
 
 
-def test_a_second_stack_takes_other_ports(stack: Stack) -> None:
-    ports = Ports()
-    port = ports.take(stack.cluster.get("/jobmanager/config") and int(stack.rest_url.rsplit(":", 1)[1]))
-    assert port != int(stack.rest_url.rsplit(":", 1)[1])
+def test_a_port_that_somebody_has_is_not_taken(stack: Stack) -> None:
+    taken = int(stack.bootstrap.rsplit(":", 1)[1])
+    with socket.socket() as other:
+        assert Ports().take(taken) != taken
+        other.bind((HOST, 0))
+        other.listen()
+        assert Ports().take(other.getsockname()[1]) != other.getsockname()[1]
 
 
 def test_a_free_port_is_kept_and_given_once() -> None:
@@ -139,6 +142,27 @@ def test_a_job_that_cannot_be_submitted_says_why(stack: Stack, tmp_path: Path) -
     with pytest.raises(StackError, match="the readout is missing"):
         stack.submit(job)
 
+
+def test_a_job_that_only_restarts_is_reported_with_its_reason(stack: Stack, tmp_path: Path) -> None:
+    job = tmp_path / "crashing.py"
+    job.write_text(CRASHING_JOB)
+    with pytest.raises(StackError, match="no membrane"):
+        stack.submit(job)
+    for running in stack.cluster.get("/jobs")["jobs"]:
+        if running["status"] == "RESTARTING":
+            stack.cancel(running["id"])
+
+
+CRASHING_JOB = """
+from pyflink.datastream import StreamExecutionEnvironment
+
+def crash(value):
+    raise ValueError("no membrane")
+
+environment = StreamExecutionEnvironment.get_execution_environment()
+environment.from_collection([1, 2]).map(crash).print()
+environment.execute("crashing")
+"""
 
 OWNER = """
 import sys, time

@@ -40,6 +40,7 @@ MANAGED = 256  # RocksDB's caches
 METASPACE = 256
 OVERHEAD = 192
 
+HOPELESS_FAILURES = 3  # at its start; what is transient, like a port still in use, is over by then
 FINAL_STATES = {"FINISHED", "CANCELED", "FAILED"}
 
 
@@ -162,16 +163,17 @@ class Cluster:
         return str(self.get(f"/jobs/{job}")["state"])
 
     def is_running(self, job: str) -> bool:
-        """Every task of the job runs; a job that has failed or ended will never do so and raises."""
+        """Whether every task of the job runs; a job that has ended, or that only ever restarts, raises its reason."""
         details = self.get(f"/jobs/{job}")
-        if details["state"] in FINAL_STATES:
-            raise StackError(f"Job {details['name']} is {details['state']}.\n{self.failure(job)}")
+        failures = self.failures(job)
+        if details["state"] in FINAL_STATES or len(failures) >= HOPELESS_FAILURES:
+            reason = _gist(failures[0]) if failures else "It had nothing to do."
+            raise StackError(f"The job {details['name']} is {details['state']} and does not run. {reason}")
         return details["state"] == "RUNNING" and all(v["status"] == "RUNNING" for v in details["vertices"])
 
-    def failure(self, job: str) -> str:
-        """Why the job failed last, or an empty text."""
-        history = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
-        return str(history[0]["stacktrace"]) if history else ""
+    def failures(self, job: str) -> list[str]:
+        """Java's stack traces, the newest first; Flink restarts a job after each of them."""
+        return [entry["stacktrace"] for entry in self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]]
 
     def cancel(self, job: str) -> None:
         self._request("PATCH", f"/jobs/{job}?mode=cancel")

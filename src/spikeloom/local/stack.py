@@ -33,7 +33,8 @@ KAFKA_PORT = 9092
 REST_PORT = 8081
 METRICS_PORT = 9249  # Flink's Prometheus reporter: the job manager, then each task manager the next one
 SOLVER_METRICS_PORT = 9260
-START_SECONDS = 120  # takes 6 to 10 s; a laptop that swaps takes longer
+START_SECONDS = 120  # takes 8 s on two idle cores, 20 s on two busy ones
+FREE_MEMORY = 2 * 10**9  # measured: 0.9 GB when it is up and idle, and each Python worker with torch takes 0.4 GB
 
 KAFKA = "kafka"
 JOB_MANAGER = "jobmanager"
@@ -245,6 +246,11 @@ class Stack:
             process.wait_until_gone(seconds=0)
 
     def _start_all(self, report: Callable[[str], None]) -> None:
+        if (free := psutil.virtual_memory().available) < FREE_MEMORY:
+            raise StackError(
+                f"{free / 1e9:.1f} GB of memory are free; the stack needs {FREE_MEMORY / 1e9:.0f} GB. "
+                "Close other programs and try again."
+            )
         self._known = StackState(
             settings=self._settings,
             kafka_port=self._ports.take(KAFKA_PORT),

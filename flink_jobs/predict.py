@@ -1,0 +1,42 @@
+"""sequences -> decode -> lane; readouts -> broadcast; both -> prediction -> predictions, dead-letters.
+
+    flink run -py flink_jobs/predict.py --model digits
+
+At least once: an answer does not wait for a checkpoint, and carries the sequence id by which repeats are told.
+"""
+
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.datastream.connectors.kafka import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
+
+from flink_jobs import wiring
+from operators.predict import READOUTS, PredictOperator
+from operators.tags import DEAD_LETTERS, RECORD
+from wire.registry import find_model
+
+
+def main() -> None:
+    options = wiring.arguments("Answer sequences with the newest readout.")
+    kafka = wiring.connection(options)
+    model = find_model(kafka, options.model)
+    group = f"spikeloom-predict-{model.model}"
+
+    env = StreamExecutionEnvironment.get_execution_environment()
+    committed = KafkaOffsetsInitializer.committed_offsets(KafkaOffsetResetStrategy.EARLIEST)
+    records = wiring.source(env, kafka, "sequences", group, committed)
+    readouts = wiring.source(env, kafka, "readouts", group, KafkaOffsetsInitializer.earliest())
+    slices = wiring.keyed_slices(records, "predict", model, shards=1)
+    predictions = (
+        slices.key_by(lambda value: value[0])
+        .connect(readouts.broadcast(READOUTS))
+        .process(PredictOperator(model.spec_json, options.expire_after), output_type=RECORD)
+        .name("predict")
+        .uid("predict")
+    )
+    wiring.sink(predictions, kafka, "predictions")
+    refused = slices.get_side_output(DEAD_LETTERS).union(predictions.get_side_output(DEAD_LETTERS))
+    wiring.sink(refused, kafka, "dead-letters")
+    env.execute(f"spikeloom predict {model.model}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""sequences -> decode -> (lane, shard) -> roll-out -> spike-columns, brain-waves, dead-letters.
+
+    flink run -py flink_jobs/roll_out.py --model digits
+
+A job without a savepoint reads `sequences` from the start of what Kafka keeps; the solver drops samples it has.
+"""
+
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.datastream.connectors.kafka import KafkaOffsetsInitializer
+
+from flink_jobs import wiring
+from operators.roll_out import RollOutOperator
+from operators.tags import BRAIN_WAVES, DEAD_LETTERS, RECORD
+from wire.registry import find_model
+
+
+def main() -> None:
+    options = wiring.arguments("Step LIF neurons through sequences and emit spike columns.")
+    kafka = wiring.connection(options)
+    model = find_model(kafka, options.model)
+    group = f"spikeloom-roll-out-{model.model}"
+
+    env = StreamExecutionEnvironment.get_execution_environment()
+    records = wiring.source(env, kafka, "sequences", group, KafkaOffsetsInitializer.earliest())
+    slices = wiring.keyed_slices(records, "roll_out", model, shards=model.witnesses.shards)
+    columns = (
+        slices.key_by(lambda value: (value[0], value[1]))
+        .process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
+        .name("roll-out")
+        .uid("roll-out")
+    )
+    wiring.sink(columns, kafka, "spike-columns", transactions=group)
+    wiring.sink(columns.get_side_output(BRAIN_WAVES), kafka, "brain-waves")
+    refused = slices.get_side_output(DEAD_LETTERS).union(columns.get_side_output(DEAD_LETTERS))
+    wiring.sink(refused, kafka, "dead-letters")
+    env.execute(f"spikeloom roll-out {model.model}")
+
+
+if __name__ == "__main__":
+    main()
