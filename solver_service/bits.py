@@ -1,7 +1,7 @@
 """Packed spikes: rows [N, P/8] as they arrive (little-endian bits), columns [K, words of 64 samples] for counting.
 
-    (D'D)_ij = popcount(D_i and D_j): on one core 12 times as fast as a float32 product of the unpacked rows
-    (57,344 x 2,048: 0.6 s against 7 s on the same busy machine), and exact in integers.
+(D'D)_ij = popcount(D_i and D_j): on one core 12 times as fast as a float32 product of the unpacked rows
+(57,344 x 2,048: 0.6 s against 7 s on the same busy machine), and exact in integers.
 """
 
 from typing import Any

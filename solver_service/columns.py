@@ -1,8 +1,8 @@
 """The dictionary's columns: sums over rows, kept up to date from the rows that came and left (design, section 2.3).
 
-For all P columns: counts, D'Y and fingerprints. For the distinct ones also D'D: columns that have been equal so far share
-a row of it, and get their own when they part, because until then their inner products were the same. All sums are
-integers (values as targets apart), so neither order nor batching can change them.
+For all P columns: counts, D'Y and fingerprints. For the distinct ones also D'D: columns that have been equal so far
+share a row of it and get their own when they part, because until then their inner products were the same. All sums
+are integers (values as targets apart), so neither order nor batching can change them.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@ Rows age in the order of their pieces of shard 0, which one Kafka partition carr
 the newest complete ones, do not depend on how other partitions interleave. Targets are those of shard 0.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,7 @@ class Dictionary:
         self._free = list(range(capacity - 1, -1, -1))
         self._complete = np.zeros(capacity, bool)
         self.rows = 0
+        self.fresh = 0  # complete rows that take_changes has not handed out
 
     @property
     def pending(self) -> int:
@@ -85,6 +86,7 @@ class Dictionary:
         complete = slots[self._arrived[slots].all(axis=1)]
         self._complete[complete] = True
         self.rows += len(complete)
+        self.fresh += len(complete)
         self._shrink_to_window()
         return len(piece.ids) - len(first)
 
@@ -115,7 +117,9 @@ class Dictionary:
             return
         complete = np.flatnonzero(self._complete)
         leaving = complete[np.argsort(self._age[complete])[: self.rows - window]]
-        self._remember_removed(leaving[self._counted[leaving]])
+        counted = self._counted[leaving]
+        self.fresh -= int((~counted).sum())
+        self._remember_removed(leaving[counted])
         self._gone.add(self._ids[leaving])
         for slot in leaving.tolist():
             del self._slot[int(self._ids[slot])]
@@ -128,6 +132,7 @@ class Dictionary:
         """Complete rows that came, and counted rows that left, since the last call."""
         slots = np.flatnonzero(self._complete & ~self._counted)
         self._counted[slots] = True
+        self.fresh = 0
         removed = Rows(*(np.concatenate(parts) for parts in zip(*self._removed, strict=True)))
         self._clear_removed()
         return self._copy(slots), removed
@@ -135,6 +140,10 @@ class Dictionary:
     def all_rows(self) -> Rows:
         """Every complete row that take_changes has handed out."""
         return self._copy(np.flatnonzero(self._counted))
+
+    def counted_ids(self) -> Ids:
+        """The ids of all_rows, without their bits."""
+        return self._ids[self._counted]
 
     def _copy(self, slots: Slots) -> Rows:
         return Rows(self._ids[slots], self._bits[slots], encode_targets(self._targets[slots], self.readout))
@@ -163,7 +172,7 @@ class Dictionary:
     @classmethod
     def from_arrays(
         cls, arrays: dict[str, npt.NDArray[np.generic]], witnesses: int, shards: int, readout: ReadoutSpec
-    ) -> "Dictionary":
+    ) -> Self:
         """The state that `arrays` gave; nothing counts as handed out."""
         self = cls(witnesses, shards, readout)
         count = len(arrays["ids"])
@@ -173,7 +182,7 @@ class Dictionary:
         self._slot = {int(sample): slot for slot, sample in enumerate(arrays["ids"].tolist())}
         self._free = [slot for slot in self._free if slot >= count]
         self._complete[:count] = self._arrived[:count].all(axis=1)
-        self.rows = int(self._complete.sum())
+        self.rows = self.fresh = int(self._complete.sum())
         self._gone = IdSet([(int(a), int(b)) for a, b in arrays["gone"].tolist()])
         self._next_age = int(arrays["next_age"][0])
         return self

@@ -77,7 +77,7 @@ class Samples:
 
 
 class Moments:
-    """Second moments of the dictionary and the targets: gram [P, P], counts [P], cross [P, C], total [C], energy [C]."""
+    """Moments of dictionary and targets: gram [P, P], counts [P], cross [P, C], total [C], energy [C]."""
 
     loss = LOSSES["squared"]
 

@@ -37,7 +37,7 @@ class Cholesky:
 
 def damped_cholesky(a: Array) -> Cholesky:
     """Cholesky of A plus the smallest tried multiple of its mean diagonal that makes it positive definite."""
-    unit = max(float(np.trace(a)) / len(a), np.finfo(float).tiny)
+    unit = max(float(a.trace()) / len(a), np.finfo(float).tiny)
     for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2):
         try:
             return Cholesky(a + jitter * unit * np.eye(len(a)) if jitter else a)

@@ -1,7 +1,7 @@
 """Snapshots: the state of the service at one position of its input, whole or not at all.
 
 A snapshot is a folder `snapshot-<number>` with `state.json` and one NPZ of plain arrays a model. It is written beside,
-flushed to disk and renamed, so a crash leaves the older one. `state.json` holds the checksum of every file and of itself.
+flushed to disk and renamed, so a crash leaves the older one. `state.json` holds the checksum of every file and its own.
 """
 
 import hashlib

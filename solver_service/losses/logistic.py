@@ -1,7 +1,7 @@
 """Logistic loss for classes 0 and 1 and one output, design section 2.4:
 
-    loss(z, y) = log(1 + e^z) - y z,  p = 1 / (1 + e^-z)
-    conjugate(q, y) = m log m + (1 - m) log(1 - m),  m = y + q in [0, 1]
+loss(z, y) = log(1 + e^z) - y z,  p = 1 / (1 + e^-z)
+conjugate(q, y) = m log m + (1 - m) log(1 - m),  m = y + q in [0, 1]
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Multinomial (softmax) loss over C classes, design section 2.4:
 
-    loss(z, y) = log sum_c e^{z_c} - <y, z>,  p = softmax(z)
-    conjugate(q, y) = sum_c m_c log m_c,  m = y + q in the simplex
+loss(z, y) = log sum_c e^{z_c} - <y, z>,  p = softmax(z)
+conjugate(q, y) = sum_c m_c log m_c,  m = y + q in the simplex
 """
 
 import numpy as np
@@ -51,7 +51,8 @@ class Multinomial:
                 hessian = np.diag(p.sum(axis=0)) - p.T @ p + len(p) / len(b)  # the last term fixes the free shift
                 step = np.where(seen, -np.linalg.lstsq(hessian, gradient, rcond=1e-15)[0], 0.0)
                 size = 1.0
-                while (new := self.value(offsets + b + size * step, targets).sum()) > loss * (1 + 1e-13) and size > 1e-6:
+                worse = loss * (1 + 1e-13)
+                while (new := self.value(offsets + b + size * step, targets).sum()) > worse and size > 1e-6:
                     size /= 2
                 b, loss = b + size * step, new
                 if np.abs(step).max() <= 1e-15 * max(1.0, np.abs(b).max()):

@@ -1,6 +1,6 @@
 """Squared loss, design section 2.4:
 
-    loss(z, y) = 1/2 ||z - y||^2        conjugate(q, y) = 1/2 ||q||^2 + <q, y>
+loss(z, y) = 1/2 ||z - y||^2        conjugate(q, y) = 1/2 ||q||^2 + <q, y>
 """
 
 import numpy as np

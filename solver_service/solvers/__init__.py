@@ -1,8 +1,8 @@
 """Solvers. `solve` is the one public entry: it validates, picks the solver, rounds to the grid and certifies.
 
-    squared loss on Moments      eta_newton     cost free of N
-    any loss on Samples          newton_cg
-    any loss on Samples          with_cvxpy     small problems, backend="cvxpy"
+squared loss on Moments      eta_newton     cost free of N
+any loss on Samples          newton_cg
+any loss on Samples          with_cvxpy     small problems, backend="cvxpy"
 """
 
 import time

@@ -1,12 +1,13 @@
 """What a solver is: from the mean loss, a penalty and beta to (W, b), as near to the optimum as `stop` asks.
 
-    min over (W, b):  F(W, b) + beta penalty(W)
+min over (W, b):  F(W, b) + beta penalty(W)
 """
 
 import time
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from solver_service.losses import Array
 
@@ -27,7 +28,7 @@ class Point(NamedTuple):
     b: Array  # [C]
 
 
-def worst_violators(norms: Array, beta: float, outside: Array, limit: int) -> np.ndarray:
+def worst_violators(norms: Array, beta: float, outside: npt.NDArray[np.bool_], limit: int) -> npt.NDArray[np.intp]:
     """Up to `limit` indices where `outside` holds and the dual norm passes beta, worst first."""
     candidates = np.flatnonzero(outside & (norms > beta))
     return candidates[np.argsort(norms[candidates])[::-1][:limit]]

@@ -16,7 +16,7 @@ from solver_service.certificate import Certificate, certify, dual_value
 from solver_service.fit import Moments
 from solver_service.linear_algebra import Cholesky, damped_cholesky
 from solver_service.losses import Array
-from solver_service.penalties import PENALTIES, Penalty, dual_norms, sizes
+from solver_service.penalties import PENALTIES, Penalty, dual_norms
 from solver_service.penalties import value as penalty_value
 from solver_service.solvers.base import Point, Stop, worst_violators
 

@@ -135,7 +135,15 @@ class _System:
     """The Newton system at one point, in the variables [k + 1, C]: non-zero rows of W, then the intercept."""
 
     def __init__(
-        self, fit: Samples, penalty: Penalty, beta: float, spikes: Array, w: Array, b: Array, damping: float, floor: float
+        self,
+        fit: Samples,
+        penalty: Penalty,
+        beta: float,
+        spikes: Array,
+        w: Array,
+        b: Array,
+        damping: float,
+        floor: float,
     ) -> None:
         self.fit, self.penalty, self.spikes = fit, penalty, spikes
         self.scores: Array = spikes[:, :-1] @ w + b
@@ -146,7 +154,9 @@ class _System:
         gradient = spikes.T @ fit.loss.gradient(self.scores, fit.targets) / fit.rows
         self.right: Array = -gradient
         self.right[:-1] = (self.right[:-1] - beta * self.unit) * self.active
-        radial = np.clip((beta + penalty.inner(gradient[:-1], self.unit)) / (2 * safe), floor * beta / safe, 0.9 * beta / safe)
+        radial = np.clip(
+            (beta + penalty.inner(gradient[:-1], self.unit)) / (2 * safe), floor * beta / safe, 0.9 * beta / safe
+        )
         self.full: Array = beta / safe * (1 + damping)
         self.rank: Array = beta / safe - radial
         self.objective = float(fit.loss.value(self.scores, fit.targets).mean()) + beta * float(n.sum())

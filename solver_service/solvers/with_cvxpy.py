@@ -1,6 +1,6 @@
 """The whole problem as cvxpy states it, solved by Clarabel's interior point: the tests' oracle, and a backend.
 
-    min over (W, b):  (1/N) sum_i loss(D_i W + b, y_i)  +  beta sum_g ||W_g||_2
+min over (W, b):  (1/N) sum_i loss(D_i W + b, y_i)  +  beta sum_g ||W_g||_2
 """
 
 import cvxpy as cp

@@ -17,7 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from spikeloom.errors import NotRunning, ProcessDied, StackError
 from spikeloom.local import Stack, flink
 from spikeloom.local.ports import HOST, Ports
-from spikeloom.local.process import Process
+from spikeloom.local.process import Process, run
 from wire.topics import TopicsDiffer, create_topics, read_topics
 
 DOUBLING_JOB = Path(__file__).with_name("doubling_job.py")
@@ -134,6 +134,8 @@ def test_exactly_once_through_the_death_of_a_task_manager(stack: Stack) -> None:
     restored = stack.submit(DOUBLING_JOB, "doubling-in", "doubling-out", parallelism=1, savepoint=savepoint)
     assert _read_committed(stack, "doubling-out", 300) == sorted(once * 3)
     stack.cancel(restored)
+    producer.close()
+    admin.close()
 
 
 def test_a_job_that_cannot_be_submitted_says_why(stack: Stack, tmp_path: Path) -> None:
@@ -146,11 +148,17 @@ def test_a_job_that_cannot_be_submitted_says_why(stack: Stack, tmp_path: Path) -
 def test_a_job_that_only_restarts_is_reported_with_its_reason(stack: Stack, tmp_path: Path) -> None:
     job = tmp_path / "crashing.py"
     job.write_text(CRASHING_JOB)
-    with pytest.raises(StackError, match="no membrane"):
-        stack.submit(job)
-    for running in stack.cluster.get("/jobs")["jobs"]:
-        if running["status"] == "RESTARTING":
-            stack.cancel(running["id"])
+    identifier = stack.submit(job, wait=False)
+    with pytest.raises(StackError, match=r"(?s)crashing is .*no membrane"):
+        _watch(stack, identifier, seconds=120)
+    stack.cancel(identifier)
+
+
+def _watch(stack: Stack, job: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        stack.cluster.is_running(job)
+        time.sleep(0.2)
 
 
 CRASHING_JOB = """
@@ -212,6 +220,10 @@ def test_a_process_that_dies_at_once_is_reported_with_its_last_words(tmp_path: P
 def test_a_process_that_cannot_start_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ProcessDied, match="No such file"):
         Process.start("absent", [str(tmp_path / "absent")], os.environ, tmp_path)
+
+
+def test_a_command_run_to_its_end_gives_its_code_and_output() -> None:
+    assert run(["sh", "-c", "echo out; echo err >&2; exit 3"], os.environ) == (3, "out\nerr\n")
 
 
 def test_what_a_killed_process_had_started_is_ended(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A Kafka broker of one node: its settings, the formatting of its folder and the command that runs it."""
 
 import base64
-import subprocess
+import os
+import shutil
 import uuid
 from pathlib import Path
 from string import Template
@@ -14,6 +15,7 @@ from spikeloom.errors import StackError
 from spikeloom.local import jars
 from spikeloom.local.java import SHORT_LIVED, java
 from spikeloom.local.ports import HOST, accepts_connections
+from spikeloom.local.process import run
 
 SETTINGS = PROJECT_ROOT / "kafka" / "server.properties"
 LOGGING = PROJECT_ROOT / "kafka" / "log4j2.properties"
@@ -37,15 +39,11 @@ def prepare(folder: Path, port: int, controller_port: int) -> None:
     if (data / "meta.properties").exists():
         return
     format_arguments = ["format", "--standalone", "--cluster-id", _new_cluster_id(), "--config", str(settings)]
-    done = subprocess.run(
-        java(SHORT_LIVED, *_arguments("kafka.tools.StorageTool", *format_arguments, log=folder / "format.log")),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode:
-        raise StackError(f"Kafka could not format {data}:\n{done.stdout.strip()}")
+    command = java(SHORT_LIVED, *_arguments("kafka.tools.StorageTool", *format_arguments, log=folder / "format.log"))
+    done = run(command, os.environ)
+    if done.code:
+        shutil.rmtree(data)  # a half-formatted folder would be taken for a formatted one
+        raise StackError(f"Kafka could not format {data}:\n{done.output.strip()}")
 
 
 def answers(port: int) -> bool:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from spikeloom.errors import StackError
 from spikeloom.local import jars
 from spikeloom.local.java import SHORT_LIVED, java
 from spikeloom.local.ports import HOST
+from spikeloom.local.process import run
 
 JOB_MANAGER_CLASS = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 COMMAND_LINE_CLASS = "org.apache.flink.client.cli.CliFrontend"
@@ -146,17 +146,10 @@ class Cluster:
         command += ["--parallelism", str(parallelism)] if parallelism else []
         command += ["--pyExecutable", sys.executable, "--pyClientExecutable", sys.executable]
         command += ["--python", str(job_file), *arguments]
-        done = subprocess.run(
-            command,
-            env={**environ, **environment(self.folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        found = re.search(r"JobID ([0-9a-f]{32})", done.stdout)
-        if done.returncode or not found:
-            raise StackError(f"`flink run` refused {job_file.name}:\n{_gist(done.stdout)}")
+        done = run(command, {**environ, **environment(self.folder)})
+        found = re.search(r"JobID ([0-9a-f]{32})", done.output)
+        if done.code or not found:
+            raise StackError(f"`flink run` refused {job_file.name}:\n{_gist(done.output)}")
         return found[1]
 
     def state(self, job: str) -> str:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,26 @@ from spikeloom.errors import ProcessDied
 from spikeloom.local import supervise
 
 STOP_SECONDS = supervise.GRACE_SECONDS + 5
+
+
+class Finished(NamedTuple):
+    code: int
+    output: str
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
+    """Run to the end, under a guard: whatever becomes of the calling process, the command does not outlive it."""
+    guard = _start_guard(command, environment, errors=subprocess.PIPE, names=subprocess.DEVNULL)
+    assert guard.stderr
+    try:
+        output = guard.stderr.read().decode(errors="replace")
+        return Finished(guard.wait(), output)
+    except BaseException:
+        guard.terminate()
+        guard.wait()
+        raise
+    finally:
+        guard.stderr.close()
 
 
 class Process(BaseModel):
@@ -36,14 +57,7 @@ class Process(BaseModel):
         log, output = logs / f"{name}.log", logs / f"{name}.out"
         log.unlink(missing_ok=True)
         with output.open("wb") as file:
-            guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                env=dict(environment),
-                start_new_session=True,  # Ctrl-C is for the owner alone, which then stops the stack in order
-            )
+            guard = _start_guard(command, environment, errors=file, names=subprocess.PIPE)
         assert guard.stdout
         with guard.stdout:
             line = guard.stdout.readline()
@@ -112,6 +126,19 @@ class Process(BaseModel):
 
     def tail(self, lines: int = 30) -> str:
         return _tail(self.log, self.output, lines)
+
+
+def _start_guard(
+    command: Sequence[str], environment: Mapping[str, str], *, errors: int | IO[bytes], names: int
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=names,  # there the guard names its child
+        stderr=errors,  # there goes what the child prints
+        env=dict(environment),
+        start_new_session=True,  # Ctrl-C is for the owner alone, which then stops the stack in order
+    )
 
 
 def _is_alive(pid: int, created: float) -> bool:

@@ -1,0 +1,254 @@
+"""The process around the trainers: Kafka in, Kafka out, snapshots, one thread that solves.
+
+The stream's thread reads `models` and `spike-columns`, stores rows and starts the other two kinds of work: solves (one
+at a time, in a thread of their own) and snapshots. Offsets live in the snapshot and not in a consumer group, so rows
+and position are saved together or not at all; what is read twice after a crash is dropped as duplicates.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from prometheus_client import start_http_server
+
+from snn.model import ModelSpec, parse_model
+from solver_service import metrics, snapshot
+from solver_service.settings import SolverSettings
+from solver_service.trainer import Trainer
+from wire.codec import columns_model, decode_model, decode_readout, encode_dead_letter, encode_readout
+from wire.connection import KafkaConnection
+from wire.reasons import Reason, WireError
+
+log = logging.getLogger(__name__)
+
+MODELS, COLUMNS, READOUTS, DEAD_LETTERS = "models", "spike-columns", "readouts", "dead-letters"
+JOB = "solver"  # as dead letters name this process
+POLL_MS = 200  # how soon a due solve or a stop is noticed on a silent stream
+ACK_SECONDS = 120.0  # kafka-python's delivery timeout
+LARGEST_MESSAGE = 64 * 2**20  # as topics.yaml allows on `readouts`
+TAIL = 500  # readouts looked at in one go when searching for the newest version, from the end backwards
+
+
+class SolverService:
+    def __init__(self, settings: SolverSettings, connection: KafkaConnection) -> None:
+        self.settings = settings
+        self.trainers: dict[str, Trainer] = {}
+        self.offsets: dict[int, int] = {}  # next offset of each partition of `spike-columns`
+        self.versions: dict[str, int] = {}  # newest published version of each model
+        self._stopping = threading.Event()
+        self._connection = connection
+        self._solver: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._solved_at: dict[str, float] = {}
+        self._searched: set[str] = set()  # models whose newest version was looked up on `readouts`
+
+    def stop(self) -> None:
+        """Ask `run` to save and return; safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Serve until `stop`. Raises SnapshotError, KafkaError, or whatever ended the solving thread."""
+        self.restore()
+        start_http_server(self.settings.metrics_port, self.settings.metrics_host)
+        self._producer = KafkaProducer(
+            **self._connection.python_client(), acks="all", max_request_size=LARGEST_MESSAGE, compression_type="lz4"
+        )
+        models, columns = self._consumer(MODELS), self._consumer(COLUMNS, self.offsets)
+        try:
+            self._serve(models, columns)
+            self._snapshot()
+        finally:
+            models.close()
+            columns.close()
+            self._producer.close(timeout=5)
+        log.info("stopped at offsets %s", self.offsets)
+
+    def _serve(self, models: KafkaConsumer, columns: KafkaConsumer) -> None:
+        log.info("reading from offsets %s", self.offsets or "the beginning")
+        saved_at, saved = time.monotonic(), dict(self.offsets)
+        while not self._stopping.is_set():
+            self._read_models(models)
+            for partition, records in columns.poll(timeout_ms=POLL_MS).items():
+                for record in records:
+                    self.ingest(record.value or b"", models)
+                    self.offsets[partition.partition] = record.offset + 1
+            self._solve_due()
+            now = time.monotonic()
+            if now - saved_at >= self.settings.snapshot_seconds and saved != self.offsets:
+                self._snapshot()
+                saved_at, saved = now, dict(self.offsets)
+            metrics.LAG.set(_lag(columns))
+            if self._failure is not None:
+                raise self._failure
+
+    def ingest(self, record: bytes, models: KafkaConsumer | None = None) -> None:
+        """Give a record of `spike-columns` to its trainer, or to `dead-letters`."""
+        try:
+            name = columns_model(record)
+            if name not in self.trainers and models is not None:
+                self._read_models(models, until_end=True)
+            if name not in self.trainers:
+                raise WireError(Reason.WRONG_MODEL, f"expected a model of the topic {MODELS}, got {name!r}")
+            self.trainers[name].ingest(record)
+        except WireError as error:
+            self._dead_letter(COLUMNS, error, record)
+
+    def register(self, model: ModelSpec) -> None:
+        """Train this model from now on. A changed specification starts from an empty dictionary."""
+        known = self.trainers.get(model.model)
+        if known is not None and known.model.digest == model.digest:
+            return
+        log.info("model %s %016x%s", model.model, model.digest, ": changed, its old rows are dropped" if known else "")
+        self.trainers[model.model] = Trainer(model)
+
+    def _read_models(self, models: KafkaConsumer, until_end: bool = False) -> None:
+        while True:
+            batch = models.poll(timeout_ms=POLL_MS if until_end else 0)
+            for records in batch.values():
+                for record in records:
+                    if record.value is not None:  # a tombstone: the model goes on with what it has
+                        try:
+                            self.register(decode_model(record.value))
+                        except WireError as error:
+                            self._dead_letter(MODELS, error, record.value)
+            if not batch and (not until_end or _at_end(models)):
+                return
+
+    def _dead_letter(self, topic: str, error: WireError, record: bytes) -> None:
+        log.warning("dead letter from %s: %s", topic, error)
+        metrics.DEAD_LETTERS.labels(str(error.reason)).inc()
+        self._producer.send(DEAD_LETTERS, encode_dead_letter(JOB, topic, error, record), key=topic.encode())
+
+    def _solve_due(self) -> None:
+        """Start the solve that has been due longest, if the solving thread is idle."""
+        if self._solver is not None and self._solver.is_alive():
+            return
+        now = time.monotonic()
+        due = [
+            name
+            for name, trainer in self.trainers.items()
+            if trainer.fresh >= self.settings.every_rows
+            or (trainer.fresh and now - self._solved_at.get(name, 0.0) >= self.settings.every_seconds)
+        ]
+        if due:
+            name = min(due, key=lambda name: self._solved_at.get(name, 0.0))
+            self._solved_at[name] = now
+            self._solver = threading.Thread(target=self._solve, args=(name,), name=f"solve-{name}", daemon=True)
+            self._solver.start()
+
+    def _solve(self, name: str) -> None:
+        try:
+            version = self._newest_version(name) + 1
+            readout = self.trainers[name].solve(version, self.settings.solve_seconds, self.settings.backend)
+            if readout is None or self._stopping.is_set():
+                return
+            sent = self._producer.send(READOUTS, encode_readout(readout), key=name.encode())
+            sent.get(timeout=ACK_SECONDS)
+            self.versions[name] = version
+            log.info(
+                "%s version %d: %d rows, %d columns, support %d, gap %.1e, %.2f s",
+                *(name, version, readout.rows, readout.columns, len(readout.support)),
+                *(readout.relative_gap, readout.solve_seconds),
+            )
+        except BaseException as error:  # the stream's thread raises it
+            if not self._stopping.is_set():
+                self._failure = error
+
+    def _newest_version(self, name: str) -> int:
+        """The newest version on the topic or in the snapshot: a readout may be younger than the snapshot."""
+        if name not in self._searched:
+            consumer = self._consumer(READOUTS)
+            try:
+                found = next((readout.version for readout in _backwards(consumer) if readout.model == name), 0)
+            finally:
+                consumer.close()
+            self.versions[name] = max(found, self.versions.get(name, 0))
+            self._searched.add(name)
+        return self.versions[name]
+
+    def restore(self) -> None:
+        """Take up the newest snapshot, if there is one. Raises SnapshotError where it is damaged."""
+        loaded = snapshot.load(self.settings.state)
+        if loaded is None:
+            return
+        state, arrays = loaded
+        self.offsets = {int(partition): int(offset) for partition, offset in state["offsets"].items()}
+        self.versions = {name: int(version) for name, version in state["versions"].items()}
+        for name, spec in state["models"].items():
+            self.trainers[name] = Trainer(parse_model(spec, f"snapshot of {name}"), arrays[name])
+
+    def save(self) -> None:
+        """Write a snapshot of all dictionaries at the current offsets."""
+        state: dict[str, Any] = {
+            "offsets": {str(partition): offset for partition, offset in self.offsets.items()},
+            "versions": dict(self.versions),
+            "models": {name: trainer.model.model_dump(mode="json") for name, trainer in self.trainers.items()},
+        }
+        arrays = {name: trainer.freeze() for name, trainer in self.trainers.items()}
+        snapshot.save(self.settings.state, state, arrays)
+
+    def _snapshot(self) -> None:
+        self._producer.flush(timeout=ACK_SECONDS)  # dead letters first: their records will not be read again
+        begun = time.monotonic()
+        self.save()
+        log.info("snapshot in %.2f s", time.monotonic() - begun)
+
+    def _consumer(self, topic: str, offsets: dict[int, int] | None = None) -> KafkaConsumer:
+        """A consumer of all partitions of a topic, at `offsets` or the beginning, outside any group."""
+        consumer = KafkaConsumer(
+            **self._connection.python_client(),
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=8 * 2**20,
+        )
+        while not (partitions := consumer.partitions_for_topic(topic)):
+            if self._stopping.wait(1.0):
+                break
+            log.warning("waiting for the topic %s", topic)
+        assigned = [TopicPartition(topic, partition) for partition in sorted(partitions)]
+        consumer.assign(assigned)
+        for partition in assigned:
+            at = (offsets or {}).get(partition.partition)
+            if at is None:
+                consumer.seek_to_beginning(partition)
+            else:
+                consumer.seek(partition, at)
+        return consumer
+
+
+def _at_end(consumer: KafkaConsumer) -> bool:
+    ends = consumer.end_offsets(list(consumer.assignment()))
+    return all(consumer.position(partition) >= end for partition, end in ends.items())
+
+
+def _lag(consumer: KafkaConsumer) -> int:
+    """Records between the position and the end as last heard."""
+    ends = {partition: consumer.highwater(partition) for partition in consumer.assignment()}
+    return sum(max(0, end - consumer.position(partition)) for partition, end in ends.items() if end is not None)
+
+
+def _backwards(consumer: KafkaConsumer) -> Iterator[Any]:
+    """The valid records of `readouts`, newest first, window by window."""
+    for partition, end in consumer.end_offsets(list(consumer.assignment())).items():
+        first = consumer.beginning_offsets([partition])[partition]
+        while end > first:
+            start = max(first, end - TAIL)
+            consumer.assign([partition])
+            consumer.seek(partition, start)
+            window = []
+            while consumer.position(partition) < end:
+                for record in consumer.poll(timeout_ms=POLL_MS).get(partition, []):
+                    if record.offset < end and record.value is not None:
+                        window.append(record.value)
+            for value in reversed(window):
+                try:
+                    yield decode_readout(value)
+                except WireError:
+                    continue
+            end = start

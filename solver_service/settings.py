@@ -1,0 +1,20 @@
+"""Settings of the solver service; each is also read from the environment as SPIKELOOM_SOLVER_<FIELD>."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SolverSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SPIKELOOM_SOLVER_", extra="forbid", frozen=True)
+
+    state: Path = Path("state/solver")  # folder of the snapshots
+    every_seconds: float = Field(default=10.0, gt=0)  # a readout this often while rows arrive ...
+    every_rows: int = Field(default=10_000, ge=1)  # ... or after so many new ones, whichever is first
+    solve_seconds: float = Field(default=600.0, gt=0)  # a solve that takes longer is published with its gap
+    snapshot_seconds: float = Field(default=30.0, gt=0)  # bounds what a restart reads again
+    backend: Literal["native", "cvxpy"] = "native"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=9260, ge=1, le=65535)

@@ -1,0 +1,166 @@
+"""The whole product on one machine: stream a task through Kafka, Flink and the solver, then say what came of it."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from spikeloom import PROJECT_ROOT
+from spikeloom.client import Client
+from spikeloom.errors import SpikeloomError
+from spikeloom.local import Stack
+from spikeloom.report import Achieved
+from spikeloom.tasks import Task
+from spikeloom.watch import Watch, rate
+
+DIGITS_PER_SECOND = 100  # paces the small task, so that the readout is solved many times while the stream runs
+SLICE = 500  # sequences pushed between two looks at the clock
+PATIENCE_S = 300  # without any news: a solve on a busy laptop takes a minute at most
+
+JOBS = ("roll_out", "predict")
+
+
+class DemoError(SpikeloomError):
+    """The demo could not end; the text says what it waited for."""
+
+
+def run_demo(task: Task, stack: Stack, console: Console, pace: float | None) -> Achieved:
+    """Run `task` on a started stack. `pace`: sequences pushed a second, as fast as Kafka takes them if None."""
+    model, (train, test) = task.model, (task.train, task.test)
+    with Client(stack.connection) as client, Watch(stack.connection, model.model) as watch:
+        client.register(model)
+        with console.status("Submitting the Flink jobs ..."), ThreadPoolExecutor() as pool:
+            list(pool.map(lambda job: _submit(stack, job, model.model), JOBS))
+        with _bars(console) as bars:
+            waiter = _Waiter(stack, watch, bars, console, len(train.inputs))
+            started = time.monotonic()
+            pushing = bars.add_task("pushed", total=len(train.inputs))
+            _push(client, task, pace, lambda count: (bars.advance(pushing, count), waiter.look()))
+            waiter.until("every training sequence to be in a readout", waiter.all_trained)
+            waiter.until("every training sequence to be answered", waiter.all_answered)
+            seconds = time.monotonic() - started
+            waiter.hold_out(client.push(model, test.inputs).ids)
+            waiter.until("every held-out sequence to be answered by the last readout", waiter.all_held_out)
+        with watch.lock:
+            return _achieved(task, watch, waiter, seconds, pace)
+
+
+def _submit(stack: Stack, job: str, model: str) -> str:
+    return stack.submit(PROJECT_ROOT / "flink_jobs" / f"{job}.py", "--model", model)
+
+
+def _push(client: Client, task: Task, pace: float | None, advance: Callable[[int], object]) -> None:
+    inputs, targets = task.train.inputs, task.train.targets
+    assert targets is not None
+    portion = max(1, int(pace / 4)) if pace else SLICE * 8
+    due = time.monotonic()
+    for begin in range(0, len(inputs), portion):
+        rows = slice(begin, begin + portion)
+        pushed = client.push(task.model, inputs[rows], targets[rows])
+        if pace:
+            due += len(pushed.ids) / pace
+            time.sleep(max(0.0, due - time.monotonic()))
+        advance(len(pushed.ids))
+
+
+class _Waiter:
+    """Waits on what the watch sees, and shows it meanwhile."""
+
+    def __init__(self, stack: Stack, watch: Watch, bars: Progress, console: Console, count: int) -> None:
+        self._stack, self._watch, self._bars, self._console, self._count = stack, watch, bars, console, count
+        self._learned = bars.add_task("in the readout", total=count)
+        self._answered = bars.add_task("answered", total=count)
+        self._held: TaskID | None = None
+        self._shown = 0
+        self.held_out = np.empty(0, np.uint64)
+
+    def until(self, what: str, happened: Callable[[], bool]) -> None:
+        news, deadline = -1, time.monotonic() + PATIENCE_S
+        while not happened():
+            for process in self._stack.processes.values():
+                process.check()
+            if (seen := self.look()) != news:
+                news, deadline = seen, time.monotonic() + PATIENCE_S
+            if time.monotonic() > deadline:
+                raise DemoError(f"Waited {PATIENCE_S} s for {what} without any news; `spikeloom logs` shows why.")
+            time.sleep(0.1)
+
+    def look(self) -> int:
+        """Show what came; a number that grows with every piece of news."""
+        self._watch.check()
+        with self._watch.lock:
+            readouts, answers = self._watch.readouts, len(self._watch.answers)
+            for readout in readouts[self._shown :]:
+                self._console.print(
+                    f"  readout {readout.version}: {readout.rows:,} sequences, {readout.columns:,} columns, support "
+                    f"{len(readout.support):,}, gap {readout.relative_gap:.1e}, {readout.solve_seconds:.1f} s",
+                    highlight=False,
+                )
+            self._shown = len(readouts)
+            self._bars.update(self._learned, completed=readouts[-1].rows if readouts else 0)
+            self._bars.update(self._answered, completed=min(answers, self._count))
+            if self._held is not None:
+                self._bars.update(self._held, completed=max(0, answers - self._count))
+            return self._shown + answers
+
+    def hold_out(self, ids: np.ndarray) -> None:
+        self.held_out = ids
+        self._held = self._bars.add_task("held out", total=len(ids))
+
+    def all_trained(self) -> bool:
+        with self._watch.lock:
+            newest = self._watch.readouts[-1] if self._watch.readouts else None
+            return newest is not None and newest.rows >= self._count and newest.solved
+
+    def all_answered(self) -> bool:
+        with self._watch.lock:
+            return len({answer.id for answer in self._watch.answers}) >= self._count
+
+    def all_held_out(self) -> bool:
+        with self._watch.lock:
+            return len({answer.id for answer in self._watch.answers}) >= self._count + len(self.held_out)
+
+
+def _achieved(task: Task, watch: Watch, waiter: _Waiter, seconds: float, pace: float | None) -> Achieved:
+    last = watch.readouts[-1]
+    truth = dict(zip(waiter.held_out.tolist(), np.asarray(task.test.targets).tolist(), strict=True))
+    held = [answer for answer in watch.answers if answer.id in truth]
+    early = [answer for answer in held if answer.version != last.version]
+    if early:
+        raise DemoError(f"{len(early)} held-out sequences were answered by an older readout than {last.version}.")
+    streamed = [answer for answer in watch.answers if answer.id not in truth]
+    tested = sorted((a for a in streamed if not a.in_training), key=lambda answer: answer.answered_us)
+    return Achieved(
+        task=task.model.model,
+        sequences=len(task.train.inputs),
+        seconds=seconds,
+        sequences_per_second=len(task.train.inputs) / seconds,
+        pushed_per_second=pace,
+        roll_out_per_second=rate(watch.rolled_out_us),
+        predict_per_second=rate([(answer.answered_us, 1) for answer in streamed]),
+        columns=last.columns,
+        support=len(last.support),
+        relative_gap=last.relative_gap,
+        test_then_train_sequences=len(tested),
+        test_then_train_accuracy=float(np.mean([a.predicted == a.target for a in tested])) if tested else float("nan"),
+        held_out_sequences=len(held),
+        held_out_accuracy=float(np.mean([a.predicted == truth[a.id] for a in held])),
+        readout_versions=len(watch.readouts),
+        dead_letters=len(watch.dead_letters),
+        waves={layer: wave.mean().tolist() for layer, wave in sorted(watch.waves.items())},
+        neurons={layer: sum(wave.neurons.values()) for layer, wave in sorted(watch.waves.items())},
+        tested=[(a.answered_us, a.predicted == a.target) for a in tested],
+        published=[(r.published_us, r.version) for r in watch.readouts],
+    )
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description:>15}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        yield bars
