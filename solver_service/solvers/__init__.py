@@ -14,6 +14,7 @@ import numpy.typing as npt
 from solver_service.certificate import beta_max, certify
 from solver_service.fit import Moments, Samples
 from solver_service.grid import to_grid
+from solver_service.linear_algebra import one_thread
 from solver_service.losses import Array
 from solver_service.penalties import PENALTIES
 from solver_service.solvers import eta_newton, newton_cg, with_cvxpy
@@ -49,31 +50,25 @@ def solve(
     """
     begun = time.monotonic()
     _validate(fit, penalty, relative_beta, tolerance, start, backend)
-    chosen = PENALTIES["l1" if fit.outputs == 1 else penalty]  # one output: the same problem, without group algebra
-    beta = relative_beta * beta_max(fit, chosen)
-    zero = np.zeros((fit.columns, fit.outputs))
-    point = start or Point(zero, fit.intercept(zero))
-    stop = Stop(tolerance / 2, begun + seconds)  # half: the rest is for the rounding
-    if not fit.columns or relative_beta == 1:
-        point = Point(zero, fit.intercept(zero))
-    elif backend == "cvxpy" and isinstance(fit, Samples):
-        point = with_cvxpy.solve(fit, chosen, beta)
-    elif isinstance(fit, Moments):
-        point = eta_newton.solve(fit, chosen, beta, point.w, stop)
-    else:
-        point = newton_cg.solve(fit, chosen, beta, point, stop)
-    w, b = to_grid(*point)
-    certificate = certify(fit, chosen, beta, w, b)
-    return Solution(
-        w,
-        b,
-        np.flatnonzero(w.any(axis=1)),
-        beta,
-        certificate.primal,
-        certificate.dual,
-        certificate.relative_gap,
-        time.monotonic() - begun,
-    )
+    with one_thread():
+        chosen = PENALTIES["l1" if fit.outputs == 1 else penalty]  # one output: the same problem, in fewer operations
+        beta = relative_beta * beta_max(fit, chosen)
+        zero = np.zeros((fit.columns, fit.outputs))
+        point = start or Point(zero, fit.intercept(zero))
+        stop = Stop(tolerance / 2, begun + seconds)  # half: room for the rounding
+        if not fit.columns or relative_beta == 1:
+            point = Point(zero, fit.intercept(zero))
+        elif backend == "cvxpy" and isinstance(fit, Samples):
+            point = with_cvxpy.solve(fit, chosen, beta)
+        elif isinstance(fit, Moments):
+            point = eta_newton.solve(fit, chosen, beta, point.w, stop)
+        else:
+            point = newton_cg.solve(fit, chosen, beta, point, stop)
+        w, b = to_grid(*point)
+        certificate = certify(fit, chosen, beta, w, b)
+    support = np.flatnonzero(w.any(axis=1))
+    gap, elapsed = certificate.relative_gap, time.monotonic() - begun
+    return Solution(w, b, support, beta, certificate.primal, certificate.dual, gap, elapsed)
 
 
 def _validate(

@@ -28,6 +28,7 @@ PATH_STEPS = 6
 FIRST_WORKING_SET = 64
 SAMPLE_ROWS = 4096  # rows of the preconditioner; the Hessian itself uses all
 CG_STEPS = 60
+SMALLEST_DAMPING, LARGEST_DAMPING = 1e-9, 1e6  # mu
 ZERO = 1e-4  # a group this far below the median norm, and not held by the dual constraint, leaves
 
 
@@ -43,22 +44,26 @@ def solve(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: Stop)
 
 
 def _descend(fit: Samples, penalty: Penalty, beta: float, point: Point, stop: Stop, steps: int) -> Point:
-    """Newton steps until the gap is closed; the best point seen by primal value is the last, since all descend."""
+    """Newton steps, each of them a descent, until the gap is closed or round-off ends it."""
     w, b = point
-    damping, best_dual = 1.0, -np.inf
+    damping = 1.0
     for _ in range(steps):
         b = fit.intercept(w, b)
         ray = fit.dual_ray(w, b)
         objective = _objective(fit, penalty, beta, w, b)
-        best_dual = max(best_dual, dual_value(ray, penalty, beta))
-        gap = Certificate(objective, best_dual).relative_gap
+        gap = Certificate(objective, dual_value(ray, penalty, beta)).relative_gap
         if gap <= stop.relative_gap or stop.overdue:
             break
-        w = _enter(fit, penalty, beta, w, b, ray.correlation, objective)
+        entered = _enter(fit, penalty, beta, w, b, ray.correlation, objective)
         floor = 1e-3 if gap > PATH_GAP else 1e-7
-        w, b, size = _newton_step(fit, penalty, beta, Point(w, b), damping, floor)
-        w = _leave(penalty, beta, w, ray.correlation)
-        damping = min(damping * 5, 1e6) if size < 0.3 else max(damping / 5, 1e-9) if size == 1 else damping
+        moved, b, size = _newton_step(fit, penalty, beta, Point(entered, b), damping, floor)
+        if size == 0 and damping >= LARGEST_DAMPING and entered is w:
+            break
+        w = _leave(penalty, moved, ray.correlation, beta)
+        if size < 0.3:
+            damping = min(damping * 5, LARGEST_DAMPING)
+        elif size == 1:
+            damping = max(damping / 5, SMALLEST_DAMPING)
     return Point(w, b)
 
 
@@ -86,7 +91,8 @@ def _enter(fit: Samples, penalty: Penalty, beta: float, w: Array, b: Array, c: A
     return w
 
 
-def _leave(penalty: Penalty, beta: float, w: Array, c: Array) -> Array:
+def _leave(penalty: Penalty, w: Array, c: Array, beta: float) -> Array:
+    """W without the groups that are all but zero."""
     n = sizes(penalty, w)
     if not n.any():
         return w

@@ -19,7 +19,8 @@ from spikeloom.tasks import Task
 from spikeloom.watch import Watch, rate
 
 DIGITS_PER_SECOND = 100  # paces the small task, so that the readout is solved many times while the stream runs
-SLICE = 500  # sequences pushed between two looks at the clock
+PORTION = 4000  # sequences pushed between two looks at what came
+FIRST_SHARE = 0.1  # of the stream, at most PORTION, goes ahead of the first readout: before it nothing can be tested
 PATIENCE_S = 300  # without any news: a solve on a busy laptop takes a minute at most
 
 JOBS = ("roll_out", "predict")
@@ -40,7 +41,9 @@ def run_demo(task: Task, stack: Stack, console: Console, pace: float | None) -> 
             waiter = _Waiter(stack, watch, bars, console, len(train.inputs))
             started = time.monotonic()
             pushing = bars.add_task("pushed", total=len(train.inputs))
-            _push(client, task, pace, lambda count: (bars.advance(pushing, count), waiter.look()))
+            for count in _push(client, task, pace):
+                bars.advance(pushing, count)
+                waiter.until("the first readout", waiter.any_readout)
             waiter.until("every training sequence to be in a readout", waiter.all_trained)
             waiter.until("every training sequence to be answered", waiter.all_answered)
             seconds = time.monotonic() - started
@@ -54,18 +57,17 @@ def _submit(stack: Stack, job: str, model: str) -> str:
     return stack.submit(PROJECT_ROOT / "flink_jobs" / f"{job}.py", "--model", model)
 
 
-def _push(client: Client, task: Task, pace: float | None, advance: Callable[[int], object]) -> None:
+def _push(client: Client, task: Task, pace: float | None) -> Iterator[int]:
+    """Push the training sequences in portions; how many went."""
     inputs, targets = task.train.inputs, task.train.targets
     assert targets is not None
-    portion = max(1, int(pace / 4)) if pace else SLICE * 8
-    due = time.monotonic()
-    for begin in range(0, len(inputs), portion):
-        rows = slice(begin, begin + portion)
-        pushed = client.push(task.model, inputs[rows], targets[rows])
+    begin, end = 0, min(PORTION, int(len(inputs) * FIRST_SHARE))
+    while begin < len(inputs):
+        began = time.monotonic()
+        yield len(client.push(task.model, inputs[begin:end], targets[begin:end]).ids)
         if pace:
-            due += len(pushed.ids) / pace
-            time.sleep(max(0.0, due - time.monotonic()))
-        advance(len(pushed.ids))
+            time.sleep(max(0.0, began + (end - begin) / pace - time.monotonic()))
+        begin, end = end, end + (max(1, int(pace / 4)) if pace else PORTION)
 
 
 class _Waiter:
@@ -112,6 +114,11 @@ class _Waiter:
         self.held_out = ids
         self._held = self._bars.add_task("held out", total=len(ids))
 
+    def any_readout(self) -> bool:
+        self.look()
+        with self._watch.lock:
+            return bool(self._watch.readouts)
+
     def all_trained(self) -> bool:
         with self._watch.lock:
             newest = self._watch.readouts[-1] if self._watch.readouts else None
@@ -141,8 +148,8 @@ def _achieved(task: Task, watch: Watch, waiter: _Waiter, seconds: float, pace: f
         seconds=seconds,
         sequences_per_second=len(task.train.inputs) / seconds,
         pushed_per_second=pace,
-        roll_out_per_second=rate(watch.rolled_out_us),
-        predict_per_second=rate([(answer.answered_us, 1) for answer in streamed]),
+        roll_out_per_second=rate(watch.rolled_out_us, len(task.train.inputs)),
+        predict_per_second=rate([(a.answered_us, 1) for a in streamed], len(streamed)),
         columns=last.columns,
         support=len(last.support),
         relative_gap=last.relative_gap,

@@ -124,10 +124,12 @@ class Watch:
                     self.rolled_out_us.append((message.observed_us, message.layers[0].sequences[0]))
 
 
-def rate(stamps: list[tuple[int, int]]) -> float:
-    """Sequences a second between the first and the last of (microseconds, sequences)."""
-    if len(stamps) < 2:
+def rate(stamps: list[tuple[int, int]], count: int) -> float:
+    """Sequences a second over the first `count` sequences of (microseconds, sequences)."""
+    ordered = sorted(stamps)
+    taken = np.cumsum([sequences for _, sequences in ordered])
+    last = min(int(np.searchsorted(taken, count)), len(ordered) - 1)
+    if last < 1:
         return float("nan")
-    times = [when for when, _ in stamps]
-    seconds = (max(times) - min(times)) / 1e6
-    return sum(count for _, count in sorted(stamps)[1:]) / seconds if seconds else float("nan")
+    seconds = (ordered[last][0] - ordered[0][0]) / 1e6
+    return float(taken[last] - taken[0]) / seconds if seconds else float("nan")

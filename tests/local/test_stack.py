@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from spikeloom.errors import NotRunning, ProcessDied, StackError
-from spikeloom.local import Stack, flink
+from spikeloom.local import Stack, broker, flink
 from spikeloom.local.ports import HOST, Ports
 from spikeloom.local.process import Process, run
 from wire.topics import TopicsDiffer, create_topics, read_topics
@@ -92,6 +93,13 @@ def test_a_free_port_is_kept_and_given_once() -> None:
     ports = Ports()
     assert ports.take(free) == free
     assert ports.take(free) != free
+
+
+def test_somebody_elses_broker_and_cluster_are_not_taken_for_ours(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "meta.properties").write_text("cluster.id=another\n")
+    assert not broker.answers(tmp_path, int(stack.bootstrap.rsplit(":", 1)[1]))
+    assert not flink.Cluster(tmp_path, int(stack.rest_url.rsplit(":", 1)[1])).answers()
 
 
 def test_a_folder_with_a_running_stack_takes_no_second_one(stack: Stack) -> None:
@@ -180,6 +188,17 @@ with Stack(sys.argv[1], slots=1) as stack:
     print(*(pid for p in stack.processes.values() for pid in (p.pid, p.guard_pid)), flush=True)
     {after}
 """
+
+
+def test_two_stacks_that_start_at_once_get_ports_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        stacks = [Stack(tmp_path / name, slots=1) for name in ("one", "other")]
+        try:
+            list(pool.map(Stack.start, stacks))
+            assert stacks[0].bootstrap != stacks[1].bootstrap
+            assert stacks[0].rest_url != stacks[1].rest_url
+        finally:
+            list(pool.map(Stack.stop, stacks))
 
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

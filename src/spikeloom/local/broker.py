@@ -46,15 +46,19 @@ def prepare(folder: Path, port: int, controller_port: int) -> None:
         raise StackError(f"Kafka could not format {data}:\n{done.output.strip()}")
 
 
-def answers(port: int) -> bool:
-    """Whether the broker tells its metadata, which it does only when it is ready."""
+def answers(folder: Path, port: int) -> bool:
+    """Whether the broker of this folder, and no other that may have taken the port, tells its metadata."""
     if not accepts_connections(port):
         return False
     try:
-        KafkaAdminClient(bootstrap_servers=f"{HOST}:{port}", bootstrap_timeout_ms=5000).close()
+        admin = KafkaAdminClient(bootstrap_servers=f"{HOST}:{port}", bootstrap_timeout_ms=5000)
+        try:
+            cluster_id = admin.describe_cluster()["cluster_id"]
+        finally:
+            admin.close()
     except (KafkaError, OSError):
         return False
-    return True
+    return f"cluster.id={cluster_id}" in (folder / "data" / "meta.properties").read_text().splitlines()
 
 
 def _arguments(main_class: str, *arguments: str, log: Path) -> list[str]:

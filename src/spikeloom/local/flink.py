@@ -117,11 +117,13 @@ class Cluster:
         # A proxy of the environment is for other machines.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def is_up(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the job manager of this folder, and no other that may have taken the port, answers."""
         try:
-            return bool(self.get("/config"))
+            found = {entry["key"]: entry["value"] for entry in self.get("/jobmanager/config")}
         except StackError:
             return False
+        return found.get("io.tmp.dirs") == str(_temporary(self.folder))
 
     def task_managers(self) -> dict[str, int]:
         """Slots of every registered task manager, by its name."""
@@ -206,7 +208,7 @@ class Cluster:
 
 def _configuration(folder: Path, settings: FlinkSettings, rpc_port: int, rest_port: int) -> dict[str, object]:
     state = folder / "state"
-    temporary = folder / "tmp"
+    temporary = _temporary(folder)
     temporary.mkdir(parents=True, exist_ok=True)
     return {
         "env.java.opts.all": _java_options(),
@@ -259,6 +261,10 @@ def _configuration(folder: Path, settings: FlinkSettings, rpc_port: int, rest_po
         "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
         **settings.options,
     }
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / "tmp"
 
 
 def _server_arguments(folder: Path, log: Path, main_class: str, options: Mapping[str, object]) -> list[str]:

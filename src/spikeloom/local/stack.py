@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from spikeloom.errors import NotRunning, StackError
 from spikeloom.local import broker, flink
 from spikeloom.local.flink import Cluster, FlinkSettings
+from spikeloom.local.jars import cache_folder
 from spikeloom.local.ports import HOST, Ports, accepts_connections
 from spikeloom.local.process import Process
 from wire.connection import KafkaConnection
@@ -96,7 +97,8 @@ class Stack:
             self._end_leftovers()
             self._owned = True
             try:
-                self._start_all(report)
+                with _one_start_at_a_time(report):
+                    self._start_all(report)
             except BaseException:
                 self._stop_all()
                 raise
@@ -193,8 +195,9 @@ class Stack:
 
     def start_task_manager(self) -> str:
         """One more task manager, registered and with free slots; its name."""
-        name = self._launch_task_manager()
-        self._wait(f"{name} to register", lambda: name in self.cluster.task_managers())
+        with _one_start_at_a_time():
+            name = self._launch_task_manager()
+            self._wait(f"{name} to register", lambda: name in self.cluster.task_managers())
         return name
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -267,11 +270,12 @@ class Stack:
         broker.prepare(self.directory / "kafka", self._state.kafka_port, self._ports.take())
         self._launch(KAFKA, broker.command(self.directory / "kafka", logs))
 
-        self._wait("Kafka to answer", lambda: broker.answers(self._state.kafka_port))
+        self._wait("Kafka to answer", lambda: broker.answers(self.directory / "kafka", self._state.kafka_port))
         create_topics(self.connection)
         if self._solver:
             self._launch_solver()
         report("Waiting for Flink's task managers")
+        self._wait("Flink to answer", self.cluster.answers)
         names = set(self.task_managers)
         self._wait("the task managers to register", lambda: names <= self.cluster.task_managers().keys())
         if self._solver:
@@ -292,7 +296,7 @@ class Stack:
         state = self.directory / "solver"
         state.mkdir(parents=True, exist_ok=True)
         port = self._new_metrics_port(SOLVER, SOLVER_METRICS_PORT)
-        extra = {"SPIKELOOM_SOLVER_METRICS_PORT": str(port), "SPIKELOOM_SOLVER_STATE_DIR": str(state)}
+        extra = {"SPIKELOOM_SOLVER_METRICS_PORT": str(port), "SPIKELOOM_SOLVER_STATE": str(state)}
         self._launch(SOLVER, [sys.executable, "-m", "solver_service"], extra)
 
     def _new_metrics_port(self, name: str, preferred: int) -> int:
@@ -338,6 +342,16 @@ class Stack:
             return StackState.model_validate_json((self.directory / "state.json").read_text())
         except (FileNotFoundError, ValidationError):
             return None
+
+
+@contextlib.contextmanager
+def _one_start_at_a_time(report: Callable[[str], None] = lambda step: None) -> Iterator[None]:
+    # Between the choice of a free port and its use by a JVM lie seconds in which another stack would choose it, too.
+    path = cache_folder() / "start.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report("Waiting for another stack to start")
+    with FileLock(path):
+        yield
 
 
 def _peak_memory(process: psutil.Process) -> int:

@@ -1,0 +1,149 @@
+"""Every loss with every penalty: the optimum of cvxpy and Clarabel, with a certificate."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from solver_service.certificate import certify
+from solver_service.fit import Moments, Samples
+from solver_service.losses import LOSSES
+from solver_service.penalties import PENALTIES
+from solver_service.penalties import value as penalty_value
+from solver_service.solvers import Point, solve
+from tests.solver.conftest import Draw, moments_of, samples_of
+
+PAIRS = list(itertools.product(LOSSES, PENALTIES))
+CASES = list(itertools.product(LOSSES, PENALTIES, (0.3, 0.01), (0, 1)))
+
+
+def _fits(loss: str, spikes: np.ndarray, targets: np.ndarray) -> list[Moments | Samples]:
+    fits: list[Moments | Samples] = [samples_of(loss, spikes, targets)]
+    return [*fits, moments_of(spikes, targets)] if loss == "squared" else fits
+
+
+@pytest.mark.parametrize(("loss", "penalty", "relative_beta", "seed"), CASES)
+def test_agrees_with_cvxpy(draw: Draw, loss: str, penalty: str, relative_beta: float, seed: int) -> None:
+    spikes, targets = draw(loss, seed)
+    oracle = solve(samples_of(loss, spikes, targets), penalty, relative_beta, backend="cvxpy")
+    for fit in _fits(loss, spikes, targets):
+        ours = solve(fit, penalty, relative_beta)
+        assert -1e-13 <= ours.relative_gap <= 1e-6
+        assert ours.primal <= oracle.primal + 1e-6 * max(1, oracle.primal)
+        assert ours.dual <= oracle.primal + 1e-12  # weak duality, across two solvers
+        tight = solve(fit, penalty, relative_beta, tolerance=1e-9)
+        assert tight.primal == pytest.approx(oracle.primal, rel=1e-7)
+
+
+@pytest.mark.parametrize(("loss", "penalty"), PAIRS)
+def test_certificate_is_of_the_published_numbers(draw: Draw, loss: str, penalty: str) -> None:
+    """Primal recomputed from scratch; the dual point, too, is feasible for all columns."""
+    spikes, targets = draw(loss, 3)
+    for fit in _fits(loss, spikes, targets):
+        s = solve(fit, penalty, 0.05)
+        scores = spikes @ s.coefficients + s.intercept
+        primal = LOSSES[loss].value(scores, targets).mean() + s.beta * penalty_value(PENALTIES[penalty], s.coefficients)
+        assert s.primal == pytest.approx(primal, abs=1e-13)
+        assert set(s.support) == set(np.flatnonzero(np.abs(s.coefficients).sum(axis=1)))
+        assert len(s.support) <= fit.columns
+
+
+@pytest.mark.parametrize(("loss", "penalty"), PAIRS)
+def test_corruption_enlarges_the_gap(draw: Draw, loss: str, penalty: str) -> None:
+    spikes, targets = draw(loss, 4)
+    rng = np.random.default_rng(0)
+    for fit in _fits(loss, spikes, targets):
+        s = solve(fit, penalty, 0.05, tolerance=1e-9)
+        chosen = PENALTIES[penalty]
+        for size in (1e-3, 1e-2, 1e-1):
+            w = s.coefficients + size * rng.standard_normal(s.coefficients.shape)
+            assert certify(fit, chosen, s.beta, w, s.intercept).relative_gap > 1e-5
+            moved = certify(fit, chosen, s.beta, s.coefficients, s.intercept + size * np.eye(fit.outputs)[0])
+            assert moved.relative_gap > max(s.relative_gap, 1e-9)
+
+
+@pytest.mark.parametrize(("loss", "penalty"), PAIRS)
+@pytest.mark.parametrize(
+    "case", ["no columns", "one row", "one class", "unseen class", "empty columns", "all columns equal", "n < p"]
+)
+def test_degenerate(loss: str, penalty: str, case: str) -> None:
+    rng = np.random.default_rng(5)
+    n, p, c = {"one row": (1, 6), "n < p": (9, 40)}.get(case, (30, 6)) + (3,)
+    spikes = (rng.random((n, p)) < 0.4).astype(float)
+    classes = rng.integers(0, c, n)
+    if case == "no columns":
+        spikes = spikes[:, :0]
+    if case == "one class":
+        classes[:] = 1
+    if case == "unseen class":
+        classes = np.minimum(classes, 1)
+    if case == "empty columns":
+        spikes[:] = 0
+    if case == "all columns equal":
+        spikes[:] = spikes[:, :1]
+    targets = (classes % 2)[:, None].astype(float) if loss == "logistic" else np.eye(c)[classes]
+    for fit in _fits(loss, spikes, targets):
+        for relative_beta in (1.0, 0.1, 0.001):
+            s = solve(fit, penalty, relative_beta, seconds=20)
+            assert -1e-12 <= s.relative_gap <= 1e-6
+            assert np.isfinite(s.intercept).all()
+            if relative_beta == 1.0:
+                assert len(s.support) == 0
+
+
+def test_regression_with_one_output() -> None:
+    rng = np.random.default_rng(6)
+    spikes = (rng.random((200, 40)) < 0.3).astype(float)
+    targets = 1000 + 50 * spikes[:, :3].sum(axis=1, keepdims=True) + rng.standard_normal((200, 1))
+    for fit in _fits("squared", spikes, targets):
+        s = solve(fit, "group", 0.01)
+        assert s.relative_gap <= 1e-6
+        assert {0, 1, 2} <= set(s.support)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_warm_start_is_quicker_and_ends_at_the_same_value(draw: Draw, loss: str) -> None:
+    spikes, targets = draw(loss, 7)
+    for fit in _fits(loss, spikes, targets):
+        cold = solve(fit, "group", 0.02, tolerance=1e-9)
+        warm = solve(fit, "group", 0.02, tolerance=1e-9, start=Point(cold.coefficients, cold.intercept))
+        assert warm.primal == pytest.approx(cold.primal, rel=1e-8)
+
+
+def test_deadline_returns_a_true_gap(draw: Draw) -> None:
+    spikes, targets = draw("multinomial", 8)
+    s = solve(samples_of("multinomial", spikes, targets), "group", 0.001, seconds=0)
+    assert np.isfinite(s.relative_gap)
+    assert s.relative_gap > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"penalty": "ridge"}, "penalty: expected one of l1, group, got 'ridge'"),
+        ({"relative_beta": 0.0}, r"relative_beta: expected a number in \(0, 1\], got 0.0"),
+        ({"tolerance": 2.0}, "tolerance: expected"),
+        ({"backend": "magic"}, "backend: expected native or cvxpy, got 'magic'"),
+        ({"start": Point(np.zeros((1, 1)), np.zeros(1))}, "start: expected shapes"),
+    ],
+)
+def test_refuses(draw: Draw, change: dict, says: str) -> None:
+    arguments = {"fit": samples_of("squared", *draw("squared", 0)), "penalty": "group", "relative_beta": 0.1}
+    with pytest.raises(ValueError, match=says):
+        solve(**{**arguments, **change})
+
+
+def test_digits_reach_the_tolerance() -> None:
+    """scikit-learn's digits through random threshold neurons, 1,200 samples: each loss, certified, and it predicts."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    spikes = (x[:, rng.integers(0, 64, (128, 8))].sum(axis=2) >= rng.integers(20, 80, 128)).astype(float)
+    train, test = slice(0, 1200), slice(1200, None)
+    for loss in ("squared", "multinomial"):
+        fits = _fits(loss, spikes[train], np.eye(10)[y[train]])
+        s = solve(fits[-1], "group", 0.01)
+        accuracy = ((spikes[test] @ s.coefficients + s.intercept).argmax(axis=1) == y[test]).mean()
+        assert s.relative_gap <= 1e-6
+        assert accuracy > 0.75
