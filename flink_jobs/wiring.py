@@ -23,7 +23,8 @@ TRANSACTION_TIMEOUT_MS = 900_000  # the broker's default maximum: a job may be d
 
 def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=description, epilog="Kafka's address and TLS or SASL settings come from SPIKELOOM_KAFKA_* variables."
+        description=description,
+        epilog="Kafka's address and TLS or SASL settings come from SPIKELOOM_KAFKA_* variables.",
     )
     parser.add_argument("--model", required=True, help="name of a registered model")
     parser.add_argument("--bootstrap", help="Kafka bootstrap servers, instead of SPIKELOOM_KAFKA_BOOTSTRAP")

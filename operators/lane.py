@@ -68,22 +68,22 @@ class Lane:
 
     def carry(self, ids: list[int], dtype: npt.DTypeLike, otherwise: Callable[[], npt.NDArray]) -> npt.NDArray:
         """[B, ...] what was carried for each sequence, `otherwise()` for the ones at their start."""
-        rows = [self._live[id].carry for id in ids]
+        rows = [self._live[sequence_id].carry for sequence_id in ids]
         return np.stack([np.frombuffer(row, dtype) if row else otherwise() for row in rows])
 
     def keep(self, ids: list[int], carry: npt.NDArray) -> None:
         """Carry row b of `carry` for sequence ids[b] until its next slice."""
-        for id, row in zip(ids, carry, strict=True):
-            self._live[id].carry = row.tobytes()
+        for sequence_id, row in zip(ids, carry, strict=True):
+            self._live[sequence_id].carry = row.tobytes()
 
     def append(self, ids: list[int], codes: npt.NDArray[np.int32]) -> None:
         """Carry codes [B, k, m] behind those already carried."""
-        for id, rows in zip(ids, codes, strict=True):
-            self._live[id].carry += rows.tobytes()
+        for sequence_id, rows in zip(ids, codes, strict=True):
+            self._live[sequence_id].carry += rows.tobytes()
 
     def targets(self, ids: list[int], outputs: int) -> Targets:
         """Targets of live sequences, whichever slice brought them."""
-        sequences = [self._live[id] for id in ids]
+        sequences = [self._live[sequence_id] for sequence_id in ids]
         if any(sequence.values for sequence in sequences):
             none = np.full(outputs, np.nan, np.float32).tobytes()
             rows = [np.frombuffer(sequence.values or none, np.float32) for sequence in sequences]
@@ -93,7 +93,7 @@ class Lane:
 
     def sent_us(self, ids: list[int]) -> list[int]:
         """When the newest record of each sequence was sent."""
-        return [self._live[id].sent_us for id in ids]
+        return [self._live[sequence_id].sent_us for sequence_id in ids]
 
     def at(self, timesteps: int) -> list[int]:
         """Live sequences that have taken `timesteps` timesteps."""
@@ -101,24 +101,24 @@ class Lane:
 
     def finish(self, ids: list[int]) -> None:
         """Forget the sequences and drop what else may come of them."""
-        for id in ids:
-            del self._live[id]
+        for sequence_id in ids:
+            del self._live[sequence_id]
         self._finished.add(np.array(ids, np.uint64))
 
     def expire(self, older_than_ms: int, now_ms: int) -> list[tuple[int, int]]:
         """Drop sequences untouched since `older_than_ms`; their ids and the timesteps they had taken."""
         gone = [(s.id, s.next) for s in self._live.values() if s.touched_ms < older_than_ms]
-        for id, _ in gone:
-            del self._live[id]
+        for sequence_id, _ in gone:
+            del self._live[sequence_id]
         if now_ms - self._rotated_ms > REMEMBER_MS:
             self._before, self._finished = self._finished, IdSet(step=self._lanes)
             self._rotated_ms = now_ms
         return gone
 
-    def _sequence(self, id: int) -> pb.Sequence:
-        if id not in self._live:
-            self._live[id] = pb.Sequence(id=id)
-        return self._live[id]
+    def _sequence(self, sequence_id: int) -> pb.Sequence:
+        if sequence_id not in self._live:
+            self._live[sequence_id] = pb.Sequence(id=sequence_id)
+        return self._live[sequence_id]
 
 
 def _note(sequence: pb.Sequence, piece: Slice, row: int, now_ms: int) -> None:

@@ -62,7 +62,8 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             if offered.digest != self._model.digest:
                 raise WireError(
                     Reason.WRONG_MODEL,
-                    f"readout {offered.version}: expected model digest {self._model.digest:016x}, got {offered.digest:016x}",
+                    f"readout {offered.version}: expected model digest {self._model.digest:016x}, "
+                    f"got {offered.digest:016x}",
                 )
             self._refuse_unfit(offered)
             state = ctx.get_broadcast_state(READOUTS)
@@ -70,7 +71,8 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             newest = decode_readout(held).version if held else 0
             if offered.version <= newest:
                 raise WireError(
-                    Reason.STALE_READOUT, f"expected a version above {newest}, got {offered.version}; the newer one stays"
+                    Reason.STALE_READOUT,
+                    f"expected a version above {newest}, got {offered.version}; the newer one stays",
                 )
         except WireError as error:
             self._metrics.count("dead_letters", reason=error.reason)
@@ -95,10 +97,10 @@ class PredictOperator(KeyedBroadcastProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
         lane = Lane(self._lane.value(), self._model.lanes, timestamp)
-        for id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
+        for sequence_id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
             detail = (
-                f"sequence {id}: got {steps} of {self._model.input.timesteps} timesteps, then no readout or nothing new for "
-                f"{self._expire_ms / 1000:g} s; push it again, whole"
+                f"sequence {sequence_id}: got {steps} of {self._model.input.timesteps} timesteps, then no readout or "
+                f"nothing new for {self._expire_ms / 1000:g} s; push it again, whole"
             )
             self._metrics.count("dead_letters", reason=Reason.EXPIRED)
             error = WireError(Reason.EXPIRED, detail)
@@ -136,7 +138,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         targets = lane.targets(ids, model.readout.outputs).classes
         answered = now_us()
         rows: Iterable = zip(ids, scores, classes, in_training, lane.sent_us(ids), strict=True)
-        for row, (id, score, predicted, trained, sent) in enumerate(rows):
+        for row, (sequence_id, score, predicted, trained, sent) in enumerate(rows):
             target = -1 if targets is None else int(targets[row])
             self._metrics.count("predictions")
             self._metrics.latency((answered - sent) / 1000)
@@ -146,7 +148,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             yield pb.Prediction(
                 schema=SCHEMA,
                 model=model.model,
-                id=id,
+                id=sequence_id,
                 readout_version=current.version,
                 scores=score.tobytes(),
                 predicted_class=int(predicted),

@@ -58,10 +58,10 @@ class RollOutOperator(KeyedProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator:
         lane = Lane(self._lane.value(), self._model.lanes, timestamp)
-        for id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
+        for sequence_id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
             detail = (
-                f"sequence {id}: got {steps} timesteps without a hole, expected {self._model.input.timesteps}, and nothing "
-                f"new for {self._expire_ms / 1000:g} s; push it again, whole"
+                f"sequence {sequence_id}: got {steps} timesteps without a hole, expected {self._model.input.timesteps}, "
+                f"and nothing new for {self._expire_ms / 1000:g} s; push it again, whole"
             )
             self._metrics.count("dead_letters", reason=Reason.EXPIRED)
             error = WireError(Reason.EXPIRED, detail)
@@ -91,7 +91,7 @@ class RollOutOperator(KeyedProcessFunction):
         known = targets.known(len(ids))
         if known.any():
             first = model.witnesses.shard(shard).start
-            kept = [id for id, keep in zip(ids, known, strict=True) if keep]
+            kept = [sequence_id for sequence_id, keep in zip(ids, known, strict=True) if keep]
             yield encode_columns(model, Columns.of(shard, first, kept, pack(result.spikes)[known], targets.take(known)))
         lane.finish(ids)
 

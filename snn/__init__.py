@@ -1,1 +1,1 @@
-"""The science: LIF dynamics, witnesses and model specifications as pure functions. Knows no Kafka, no Flink, no clock."""
+"""The science: LIF dynamics, witnesses and models as pure functions. Knows no Kafka, no Flink, no clock."""

@@ -1,6 +1,6 @@
 """From grid codes on the wire to what the network reads, and from spikes to bits.
 
-    input[b, t] = codes[b, t] * 2^-bits, and the end pulse appended where the model has one
+input[b, t] = codes[b, t] * 2^-bits, and the end pulse appended where the model has one
 """
 
 import numpy as np
@@ -45,7 +45,9 @@ def to_codes(inputs: npt.ArrayLike, grid: InputSpec, quantise: bool = False) -> 
     codes = np.round(scaled)
     if not quantise:
         _refuse(
-            values, codes != scaled, f"expected multiples of 2^-{grid.bits}; pass quantise to round, or raise input.bits"
+            values,
+            codes != scaled,
+            f"expected multiples of 2^-{grid.bits}; pass quantise to round, or raise input.bits",
         )
     return codes.astype(np.int32)
 

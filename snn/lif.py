@@ -62,7 +62,7 @@ def roll_out(inputs: Tensor, state: State, network: Network) -> RollOut:
 def _disjoint(spikes: Tensor, weights: Tensor) -> Tensor:
     """Block-diagonal product: [k, B, P * below] with [P, below, width] gives [k, B, P * width]."""
     subnetworks, below, width = weights.shape
-    grouped = spikes.unflatten(-1, (subnetworks, below))
+    grouped = spikes.view(*spikes.shape[:-1], subnetworks, below)
     if width == 1:
         return (grouped * weights[:, :, 0]).sum(-1)
     return torch.einsum("kbpi,pio->kbpo", grouped, weights).flatten(-2)

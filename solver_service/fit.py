@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from solver_service.losses import LOSSES, Array, Loss
 
+MEAN_TOLERANCE = 1e-12  # round-off of a mean gradient; above it a dual point is not feasible
+
 
 class DualRay(NamedTuple):
     """The residual at (W, b(W)) as a line of dual candidates s * gradient, each with mean zero."""
@@ -69,6 +71,9 @@ class Samples:
         offsets = self.offsets(w)
         b = self.loss.intercept(offsets, self.targets, np.zeros(self.outputs) if start is None else start)
         gradient = self.loss.gradient(offsets + b, self.targets)
+        tilt = float(np.abs(gradient.mean(axis=0)).max())
+        if tilt > MEAN_TOLERANCE * max(1.0, float(np.abs(self.targets).max())):  # b(W) was not found: nothing is proved
+            return DualRay(np.zeros_like(w), 1.0, lambda s: -np.inf)
         return DualRay(
             self.spikes.T @ gradient / -self.rows,
             self.loss.dual_scale(gradient, self.targets),

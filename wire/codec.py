@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -20,7 +21,11 @@ MAX_SEQUENCES = 65536  # in one record; far above what a record of 8 MiB holds i
 DEAD_LETTER_BYTES = 65536  # enough to see what came, little enough to keep
 
 Codes = npt.NDArray[np.integer]
-_ENCODINGS = {pb.Block.UINT8: np.dtype("u1"), pb.Block.INT16: np.dtype("<i2"), pb.Block.INT32: np.dtype("<i4")}
+_ENCODINGS: dict[int, np.dtype] = {
+    pb.Block.UINT8: np.dtype("u1"),
+    pb.Block.INT16: np.dtype("<i2"),
+    pb.Block.INT32: np.dtype("<i4"),
+}
 _M = TypeVar("_M", bound=Message)
 
 
@@ -56,7 +61,7 @@ class Slice(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Final spikes of one shard: `bits` [N, P/8] bytes of the witnesses first .. first+P-1 for the sequences `ids` [N]."""
+    """Final spikes of one shard for the sequences `ids` [N]: `bits` [N, P/8], from the witness `first_witness` on."""
 
     shard: int
     first_witness: int
@@ -74,9 +79,7 @@ def now_us() -> int:
 
 
 def encode_model(model: ModelSpec) -> bytes:
-    return pb.Model(
-        schema=SCHEMA, name=model.model, spec_json=model.spec_json, digest=model.digest
-    ).SerializeToString()
+    return pb.Model(schema=SCHEMA, name=model.model, spec_json=model.spec_json, digest=model.digest).SerializeToString()
 
 
 def decode_model(record: bytes) -> ModelSpec:
@@ -91,7 +94,7 @@ def decode_model(record: bytes) -> ModelSpec:
 
 
 def encode_slice(model: ModelSpec, piece: Slice) -> bytes:
-    batch, steps, features = piece.codes.shape
+    _, steps, features = piece.codes.shape
     low, high = model.input.codes
     encoding = pb.Block.UINT8 if low >= 0 and high < 256 else pb.Block.INT16 if _fits16(low, high) else pb.Block.INT32
     return pb.Block(
@@ -136,15 +139,14 @@ def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
     codes = _array(block.inputs, dtype, shape, "inputs")
     low, high = grid.codes
     if codes.min() < low or codes.max() > high:
-        raise WireError(
-            Reason.OUT_OF_RANGE, f"expected codes in [{low}, {high}], got {codes.min()} .. {codes.max()}"
-        )
+        raise WireError(Reason.OUT_OF_RANGE, f"expected codes in [{low}, {high}], got {codes.min()} .. {codes.max()}")
     ids = np.array(block.ids, np.uint64)
     if len(np.unique(ids)) != batch:
         raise WireError(Reason.WRONG_SHAPE, "expected distinct ids in a block")
     if block.lane >= model.lanes or np.any(ids % np.uint64(model.lanes) != block.lane):
         raise WireError(
-            Reason.WRONG_LANE, f"expected ids with id % {model.lanes} = lane, got lane {block.lane} and {ids[:4].tolist()}"
+            Reason.WRONG_LANE,
+            f"expected ids with id % {model.lanes} = lane, got lane {block.lane} and {ids[:4].tolist()}",
         )
     return Slice(block.lane, ids, block.start, codes, _targets(block, batch, model.readout), block.sent_us)
 
@@ -243,7 +245,7 @@ def _parse(message: type[_M], record: bytes) -> _M:
     return parsed
 
 
-def _batch(ids: "pb.Block.ids") -> int:  # type: ignore[name-defined]
+def _batch(ids: Sequence[int]) -> int:
     if not 1 <= len(ids) <= MAX_SEQUENCES:
         raise WireError(Reason.WRONG_SHAPE, f"expected 1 .. {MAX_SEQUENCES} ids, got {len(ids)}")
     return len(ids)

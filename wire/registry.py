@@ -41,7 +41,9 @@ def find_model(connection: KafkaConnection, name: str) -> ModelSpec:
     models = read_models(connection)
     if name not in models:
         known = ", ".join(sorted(models)) or "none"
-        raise RegistryError(f"model {name!r} is not registered (registered: {known}); run: spikeloom register MODEL.yaml")
+        raise RegistryError(
+            f"model {name!r} is not registered (registered: {known}); run: spikeloom register MODEL.yaml"
+        )
     return models[name]
 
 

@@ -8,8 +8,8 @@ A witness is a subnetwork of two layers that reads the end pulse (the last input
 
 The threshold H / L^T is out of reach of the units, so the integrator stays silent and never resets until the pulse,
 with weight H - v.c, lifts it: it fires at T exactly if  sum_t L^(T-t) v.s(t) >= v.c  (up to float32 rounding, which is
-the same everywhere). c is uniform in the box of discounted spike counts that units firing at up to `box` of the time reach, so the
-hyperplane passes through a point that data may visit and no statistics of the data are needed.
+the same everywhere). c is uniform in the box of discounted spike counts that units firing at up to `box` of the time
+reach, so the hyperplane passes through a point that data may visit and no statistics of the data are needed.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """The command line. Each command says what it does in one line of help; the work is done elsewhere."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console()
 
 Directory = Annotated[Path, typer.Option("--dir", help="Where the stack keeps its records, state and logs.")]
+Kafka = Annotated[
+    str | None,
+    typer.Option("--kafka", help="Bootstrap servers; SPIKELOOM_KAFKA_* has these and TLS and SASL settings."),
+]
 DEFAULT_DIRECTORY = PROJECT_ROOT / ".spikeloom"
 
 
@@ -130,6 +135,103 @@ def test(context: typer.Context) -> None:
     # All of them run, and pytest last, so that its closing line is the last one.
     codes = [subprocess.run([sys.executable, "-m", *check], cwd=PROJECT_ROOT).returncode for check in checks]
     raise typer.Exit(next((code for code in codes if code), 0))
+
+
+@app.command()
+def demo(
+    task: Annotated[str, typer.Option(help="digits, or mnist-rows with --data.")] = "digits",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the task's files (mnist-rows: the four IDX files).")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures of the table here, too.")] = None,
+    picture: Annotated[Path, typer.Option(help="Brain wave and accuracy over time.")] = Path("spikeloom-demo.png"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up and show where to look.")] = False,
+    directory: Directory = DEFAULT_DIRECTORY / "demo",
+) -> None:
+    """Stream a task through Kafka, Flink and the solver on this machine, and print what it achieved."""
+    from spikeloom import report
+    from spikeloom.demo import DIGITS_PER_SECOND, run_demo
+    from spikeloom.local import Stack
+    from spikeloom.tasks import load_task
+
+    loaded = load_task(task, data)
+    os.environ.setdefault("SPIKELOOM_SOLVER_EVERY_SECONDS", "2")  # a readout to look at every few seconds
+    stack = Stack(directory, slots=4, solver=True)
+    stack.delete_data()
+    with console.status("Starting Kafka, Flink and the solver ...") as shown:
+        stack.start(report=lambda step: shown.update(f"{step} ..."))
+    with stack:
+        achieved = run_demo(loaded, stack, console, pace=DIGITS_PER_SECOND if task == "digits" else None)
+        console.print(report.table(achieved))
+        report.plot(achieved, picture)
+        console.print(f"Picture: {picture}")
+        if json:
+            report.write_json(achieved, json)
+        if keep:
+            stack.detach()
+            _print_status(stack)
+            console.print(f"It runs until `./spikeloom down --dir {directory}`.")
+
+
+@app.command()
+def register(
+    model: Annotated[Path, typer.Argument(help="A model specification in YAML.")], kafka: Kafka = None
+) -> None:
+    """Check a model and publish it on the topic `models`."""
+    from snn.model import ModelError, load_model
+    from spikeloom.client import Client
+
+    try:
+        spec = load_model(model)
+    except ModelError as error:
+        raise SpikeloomError(str(error)) from None
+    with Client(kafka) as client:
+        fresh = client.register(spec)
+    console.print(f"{spec.model} {'is registered' if fresh else 'was registered already'}, digest {spec.digest:016x}")
+
+
+@app.command()
+def push(
+    model: Annotated[str, typer.Argument(help="Name of a registered model.")],
+    file: Annotated[Path | None, typer.Argument(help="Sequences: .npz, .csv or IDX.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="IDX file of the classes.")] = None,
+    task: Annotated[str | None, typer.Option(help="A built-in task's training sequences, instead of a file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the task's files.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Timesteps a record; all of them if left out.")] = None,
+    block: Annotated[int | None, typer.Option(min=1, help="Sequences a record; 256 KiB of them if left out.")] = None,
+    quantise: Annotated[bool, typer.Option("--quantise", help="Round and clip inputs to the model's grid.")] = False,
+    no_targets: Annotated[bool, typer.Option("--no-targets", help="Push for answers only.")] = False,
+    kafka: Kafka = None,
+) -> None:
+    """Push sequences to the topic `sequences`, from a file or a built-in task."""
+    from rich.progress import Progress
+
+    from spikeloom.client import Client
+    from spikeloom.data import load
+    from spikeloom.tasks import load_task
+    from wire.registry import RegistryError, find_model
+
+    if (file is None) == (task is None):
+        raise SpikeloomError("expected either a file or --task NAME")
+    with Client(kafka) as client:
+        try:
+            spec = find_model(client.connection, model)
+        except RegistryError as error:
+            raise SpikeloomError(str(error)) from None
+        loaded = load_task(task, data).train if task else load(file, spec, targets)  # type: ignore[arg-type]
+        with Progress(console=console) as bars:
+            bar = bars.add_task("pushing", total=len(loaded.inputs))
+            done = client.push(
+                spec,
+                loaded.inputs,
+                None if no_targets else loaded.targets,
+                ids=loaded.ids,
+                steps=steps,
+                block=block,
+                quantise=quantise,
+                on_progress=lambda count: bars.advance(bar, count),
+            )
+    console.print(f"{len(done.ids):,} sequences in {done.records:,} records, {done.bytes / 2**20:,.1f} MiB")
 
 
 def _print_status(stack) -> None:  # type: ignore[no-untyped-def]  # Stack is imported by the commands that need it

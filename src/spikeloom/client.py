@@ -44,9 +44,11 @@ class Pushed(NamedTuple):
 class Client:
     def __init__(self, connection: KafkaConnection | str | None = None) -> None:
         """`connection` is a bootstrap address, or settings with TLS and SASL; without one, SPIKELOOM_KAFKA_* count."""
-        self.connection = KafkaConnection(bootstrap=connection) if isinstance(connection, str) else connection
-        self.connection = self.connection or KafkaConnection()
+        if isinstance(connection, str):
+            connection = KafkaConnection(bootstrap=connection)
+        self.connection = connection or KafkaConnection()
         self._producer: KafkaProducer | None = None
+        self._unacknowledged: list = []
         self._first_id = secrets.randbits(31) << 32  # this client's own range of ids, counted up
         self._counter = 0
 
@@ -132,7 +134,6 @@ class Client:
                 batch_size=BLOCK_BYTES,
                 max_request_size=8 * 2**20,
             )
-            self._unacknowledged: list = []
         self._unacknowledged.append(self._producer.send("sequences", key=str(lane).encode(), value=record))
         if len(self._unacknowledged) > 10_000:
             self._unacknowledged = [future for future in self._unacknowledged if not future.succeeded()]
@@ -220,6 +221,7 @@ def _targets(targets: npt.ArrayLike | None, count: int, spec: ModelSpec) -> Targ
         raise PushError(f"targets: expected [{count}] integer classes, got {list(numbers.shape)} of {numbers.dtype}")
     if count and (numbers.min() < -1 or numbers.max() >= readout.classes):
         raise PushError(
-            f"targets: expected classes 0 .. {readout.classes - 1} (-1 for none), got {numbers.min()} .. {numbers.max()}"
+            f"targets: expected classes 0 .. {readout.classes - 1} (-1 for none), "
+            f"got {numbers.min()} .. {numbers.max()}"
         )
     return Targets(classes=numbers.astype(np.int32))

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  # the backend is chosen first
-import numpy as np  # noqa: E402
-from rich.table import Table  # noqa: E402
+import matplotlib.pyplot as plt  # the backend is chosen first
+import numpy as np
+from rich.table import Table
 
 ACCURACY_WINDOW = 200  # answers in the moving average: two digits of accuracy, and still a curve
 
@@ -69,7 +69,13 @@ def plot(achieved: Achieved, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for layer, wave in achieved.waves.items():
         share = 100 * np.array(wave) / achieved.neurons[layer]
-        left.plot(range(1, len(wave) + 1), share, marker="o", ms=3, label=f"layer {layer}: {achieved.neurons[layer]:,} neurons")
+        left.plot(
+            range(1, len(wave) + 1),
+            share,
+            marker="o",
+            ms=3,
+            label=f"layer {layer}: {achieved.neurons[layer]:,} neurons",
+        )
     left.set(title="Brain wave", xlabel="timestep of a sequence", ylabel="active neurons, % of the layer", ylim=0)
     left.legend(frameon=False)
 

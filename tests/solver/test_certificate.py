@@ -12,9 +12,7 @@ from solver_service.penalties import PENALTIES, dual_norms
 from tests.solver.conftest import moments_of, samples_of
 
 
-@given(
-    st.sampled_from(sorted(LOSSES)), st.sampled_from(sorted(PENALTIES)), st.integers(0, 10**6), st.floats(1e-3, 1)
-)
+@given(st.sampled_from(sorted(LOSSES)), st.sampled_from(sorted(PENALTIES)), st.integers(0, 10**6), st.floats(1e-3, 1))
 @settings(deadline=None, max_examples=60)
 def test_every_dual_value_bounds_every_primal_value(loss: str, penalty: str, seed: int, relative_beta: float) -> None:
     rng = np.random.default_rng(seed)

@@ -68,7 +68,7 @@ def test_corruption_enlarges_the_gap(draw: Draw, loss: str, penalty: str) -> Non
 )
 def test_degenerate(loss: str, penalty: str, case: str) -> None:
     rng = np.random.default_rng(5)
-    n, p, c = {"one row": (1, 6), "n < p": (9, 40)}.get(case, (30, 6)) + (3,)
+    n, p, c = (*{"one row": (1, 6), "n < p": (9, 40)}.get(case, (30, 6)), 3)
     spikes = (rng.random((n, p)) < 0.4).astype(float)
     classes = rng.integers(0, c, n)
     if case == "no columns":

@@ -52,7 +52,6 @@ class FlinkSettings(BaseModel):
     slots: int = 2  # of each task manager
     checkpoint_seconds: float = 2.0
     state_backend: Literal["hashmap", "rocksdb"] = "hashmap"
-    python_mode: Literal["process", "thread"] = "process"
     bundle_milliseconds: int = 50  # Flink's default of 1,000 would be the latency of every answer
     options: dict[str, str] = {}
 
@@ -255,7 +254,7 @@ def _configuration(folder: Path, settings: FlinkSettings, rpc_port: int, rest_po
         "heartbeat.timeout": 30000,
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
-        "python.execution-mode": settings.python_mode,
+        "python.execution-mode": "process",  # threads need the package pemja, and one job per JVM
         "python.fn-execution.bundle.time": settings.bundle_milliseconds,
         "classloader.parent-first-patterns.additional": "pemja.",  # a native library loads once in a JVM
         "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",

@@ -36,7 +36,9 @@ def _digits(_: Path | None) -> tuple[Data, Data]:
 
 def _mnist_rows(folder: Path | None) -> tuple[Data, Data]:
     if folder is None:
-        raise DataError("mnist-rows: expected --data DIR, a folder with the four MNIST files (train-images-idx3-ubyte, ...)")
+        raise DataError(
+            "mnist-rows: expected --data DIR, a folder with the four MNIST files (train-images-idx3-ubyte, ...)"
+        )
     return _mnist(folder, "train"), _mnist(folder, "t10k")
 
 

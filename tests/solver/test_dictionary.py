@@ -1,0 +1,211 @@
+"""Rows and columns of the dictionary: invariance to chunking, order, shards and repetition; windows; fingerprints."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snn.model import ReadoutSpec
+from solver_service import fingerprint, snapshot
+from solver_service.bits import accumulate_gram, unpack
+from solver_service.columns import Columns
+from solver_service.dictionary import Dictionary, Piece
+from solver_service.losses import LOSSES
+
+SPEC = ReadoutSpec(outputs=3)
+WITNESSES, SHARDS = 32, 2
+
+
+def _data(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ids [n] (not in order), spikes [n, WITNESSES] with repeated columns, classes [n]."""
+    rng = np.random.default_rng(seed)
+    spikes = rng.integers(0, 2, (n, 12), np.uint8)[:, rng.integers(0, 12, WITNESSES)]
+    spikes[:, 5], spikes[:, 6] = 0, 1
+    return rng.permutation(2 * n).astype(np.uint64)[:n], spikes, rng.integers(0, 3, n).astype(np.int32)
+
+
+def _pieces(
+    seed: int, chunk: int, order: np.ndarray, ids: np.ndarray, spikes: np.ndarray, classes: np.ndarray
+) -> list[Piece]:
+    """The data as pieces of `chunk` samples; shards interleave at random, each keeping its own order."""
+    rng, width = np.random.default_rng(seed), WITNESSES // SHARDS
+    queues = []
+    for shard in range(SHARDS):
+        bits = np.packbits(spikes[:, shard * width : (shard + 1) * width], axis=1, bitorder="little")
+        parts = [order[at : at + chunk] for at in range(0, len(order), chunk)]
+        queues.append([Piece(shard, ids[part], bits[part], classes[part]) for part in parts])
+    pieces = []
+    while any(queues):
+        shard = int(rng.choice([k for k, queue in enumerate(queues) if queue]))
+        pieces.append(queues[shard].pop(0))
+    return pieces
+
+
+def _by_id(dictionary: Dictionary) -> dict[int, tuple[bytes, tuple[float, ...]]]:
+    dictionary.take_changes()
+    rows = dictionary.all_rows()
+    return {int(i): (b.tobytes(), tuple(t)) for i, b, t in zip(rows.ids, rows.bits, rows.targets.tolist(), strict=True)}
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 50), st.integers(1, 50), st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_same_dictionary_whatever_chunks_order_and_repetition(
+    seed: int, n: int, chunk: int, solve_every: int, repeat: bool
+) -> None:
+    ids, spikes, classes = data = _data(seed, n)
+    order = np.random.default_rng(seed).permutation(n)
+    pieces = _pieces(seed, chunk, order, *data)
+    if repeat:
+        pieces += pieces[::-1]
+    dictionary, columns = Dictionary(WITNESSES, SHARDS, SPEC), Columns(WITNESSES, 3)
+    dropped = 0
+    for at, piece in enumerate(pieces):
+        dropped += dictionary.add(piece)
+        if at % solve_every == 0:
+            columns.update(*dictionary.take_changes())
+    columns.update(*dictionary.take_changes())
+    assert dropped == (SHARDS * n if repeat else 0)
+    expected = {
+        int(i): (np.packbits(s, bitorder="little").tobytes(), tuple(np.eye(3)[c].tolist()))
+        for i, s, c in zip(ids, spikes, classes, strict=True)
+    }
+    assert _by_id(dictionary) == expected
+    _assert_columns(columns, ids, spikes, classes)
+
+
+def _assert_columns(columns: Columns, ids: np.ndarray, spikes: np.ndarray, classes: np.ndarray) -> None:
+    d, y = spikes.astype(np.int64), np.eye(3, dtype=np.int64)[classes]
+    assert columns.rows == len(ids)
+    assert (columns.counts == d.sum(axis=0)).all()
+    assert (columns.cross == d.T @ y).all()
+    assert (columns.total == y.sum(axis=0)).all()
+    first = np.sort(np.unique(d, axis=1, return_index=True)[1])
+    assert (columns.distinct == first).all()
+    assert (columns.gram == d[:, first].T @ d[:, first]).all()
+    kept = [j for j in first if 0 < d[:, j].sum() < len(ids)]
+    assert (columns.candidates == kept).all()
+    for j in range(WITNESSES):
+        words = fingerprint.words(ids[spikes[:, j] == 1]).astype(object)
+        total = sum((int(w[k]) << 32 * k for w in words for k in range(4)), 0) % 2**128
+        assert (int(columns.fingerprints[j, 0]) << 64) + int(columns.fingerprints[j, 1]) == total
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 20), st.integers(1, 30), st.integers(1, 20))
+@settings(deadline=None, max_examples=50)
+def test_window_equals_recomputation(seed: int, n: int, chunk: int, window: int, solve_every: int) -> None:
+    """The newest rows by shard 0, whatever the interleaving; subtracted columns equal those of these rows alone."""
+    ids, spikes, _ = data = _data(seed, n)
+    order = np.random.default_rng(seed + 1).permutation(n)
+    dictionary = Dictionary(WITNESSES, SHARDS, SPEC.model_copy(update={"window": window}))
+    columns = Columns(WITNESSES, 3)
+    pieces = _pieces(seed, chunk, order, *data)
+    for at, piece in enumerate([*pieces, *pieces[:3]]):  # late repetitions of rows that left are dropped
+        dictionary.add(piece)
+        if at % solve_every == 0:
+            columns.update(*dictionary.take_changes())
+    columns.update(*dictionary.take_changes())
+    newest = order[-window:]
+    assert set(_by_id(dictionary)) == set(ids[newest].tolist())
+    d = spikes[newest].astype(np.int64)
+    assert columns.rows == len(newest) == dictionary.rows
+    assert (columns.counts == d.sum(axis=0)).all()
+    assert (columns.gram == d[:, columns.distinct].T @ d[:, columns.distinct]).all()
+    assert (columns.distinct == np.sort(np.unique(d, axis=1, return_index=True)[1])).all()
+
+
+def test_pieces_wait_for_their_shards() -> None:
+    ids, spikes, classes = _data(0, 4)
+    first, second = sorted(_pieces(0, 4, np.arange(4), ids, spikes, classes), key=lambda piece: piece.shard)
+    dictionary = Dictionary(WITNESSES, SHARDS, SPEC)
+    dictionary.add(second)
+    assert (dictionary.rows, dictionary.pending, dictionary.fresh) == (0, 4, 0)
+    dictionary.add(first)
+    assert (dictionary.rows, dictionary.pending, dictionary.fresh) == (4, 0, 4)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 30))
+@settings(deadline=None, max_examples=25)
+def test_state_goes_through_arrays(seed: int, n: int) -> None:
+    """Stopped at any piece and taken up again, the dictionary ends the same."""
+    data = _data(seed, n)
+    pieces = _pieces(seed, 5, np.arange(n), *data)
+    spec = SPEC.model_copy(update={"window": 20})
+    whole, half = Dictionary(WITNESSES, SHARDS, spec), Dictionary(WITNESSES, SHARDS, spec)
+    stop = len(pieces) // 2
+    for piece in pieces[:stop]:
+        half.add(piece)
+    half = Dictionary.from_arrays(half.arrays(), WITNESSES, SHARDS, spec)
+    for piece in pieces:
+        whole.add(piece)
+    for piece in pieces[max(0, stop - 2) :]:  # two pieces again: read, but not in the snapshot's offsets
+        half.add(piece)
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(array, half.arrays()[name])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 300))
+@settings(deadline=None, max_examples=30)
+def test_fingerprints_find_exactly_the_equal_columns(seed: int, n: int) -> None:
+    ids, spikes, classes = _data(seed, n)
+    columns, dictionary = Columns(WITNESSES, 3), Dictionary(WITNESSES, 1, SPEC)
+    dictionary.add(Piece(0, ids, np.packbits(spikes, axis=1, bitorder="little"), classes))
+    columns.update(*dictionary.take_changes())
+    _, inverse = np.unique(spikes, axis=1, return_inverse=True)
+    classes_of = fingerprint.distinct(columns.fingerprints)[1]
+    assert ((inverse[:, None] == inverse) == (classes_of[:, None] == classes_of)).all()
+
+
+def test_fingerprints_add_and_subtract_with_carry() -> None:
+    top = np.full((1, 2), 2**64 - 1, np.uint64)
+    one = np.array([[0, 1]], np.uint64)
+    assert (fingerprint.add(top, one) == 0).all()
+    assert (fingerprint.subtract(np.zeros((1, 2), np.uint64), one) == top).all()
+    assert (
+        fingerprint.from_limbs(np.array([[2**33, 2**32 - 1, 2**32 - 1, 2**32 - 1]], np.uint64)) == [[0, 2**32]]
+    ).all()
+
+
+def test_gram_over_many_blocks_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 256, (9001, 4), np.uint8)
+    chosen = np.array([0, 3, 4, 17, 31])
+    gram = np.zeros((5, 5), np.int32)
+    accumulate_gram(gram, bits, chosen, 1)
+    d = unpack(bits)[:, chosen].astype(np.int64)
+    assert (gram == d.T @ d).all()
+    accumulate_gram(gram, bits, chosen, -1)
+    assert (gram == 0).all()
+
+
+def test_samples_hold_the_candidates() -> None:
+    ids, spikes, classes = _data(2, 30)
+    dictionary, columns = Dictionary(WITNESSES, 1, SPEC), Columns(WITNESSES, 3)
+    dictionary.add(Piece(0, ids, np.packbits(spikes, axis=1, bitorder="little"), classes))
+    columns.update(*dictionary.take_changes())
+    samples = columns.samples(dictionary.all_rows(), LOSSES["multinomial"])
+    assert samples.columns == len(columns.candidates) == columns.moments().columns
+    assert (samples.spikes.sum(axis=0) == columns.counts[columns.candidates]).all()
+
+
+def test_snapshot_round_trip_and_refusal(tmp_path) -> None:
+    ids, spikes, classes = _data(3, 20)
+    dictionary = Dictionary(WITNESSES, 1, SPEC)
+    dictionary.add(Piece(0, ids, np.packbits(spikes, axis=1, bitorder="little"), classes))
+    assert snapshot.load(tmp_path / "none") is None
+    for offset in (1, 2, 3):
+        path = snapshot.save(tmp_path, {"offsets": {"0": offset}}, {"m.x": dictionary.arrays()})
+    assert len(list(tmp_path.iterdir())) == 2
+    state, models = snapshot.load(tmp_path) or pytest.fail("expected a snapshot")
+    assert state == {"offsets": {"0": 3}}
+    for name, array in dictionary.arrays().items():
+        np.testing.assert_array_equal(array, models["m.x"][name])
+    for name in ("m.x.npz", "state.json"):
+        good = (path / name).read_bytes()
+        for bad in (good[:-7], good[:99] + bytes([good[99] ^ 1]) + good[100:], b""):
+            (path / name).write_bytes(bad)
+            with pytest.raises(
+                snapshot.SnapshotError, match=r"snapshot refused: .*Remove .* to go on from the snapshot"
+            ):
+                snapshot.load(tmp_path)
+        (path / name).write_bytes(good)
+    assert snapshot.load(tmp_path)
