@@ -1,7 +1,9 @@
 """The local stack's Flink in containers: the same settings and commands, at addresses that other containers reach.
 
-    python deploy/images/container.py jobmanager | taskmanager | submit
-    python deploy/images/container.py home FOLDER     when the image is made: a FLINK_HOME for Flink's Kubernetes operator
+    python deploy/images/container.py jobmanager | taskmanager
+    python deploy/images/container.py submit MODEL.yaml      into the compose file's cluster
+    python deploy/images/container.py register MODEL.yaml    for Kubernetes, whose operators make topics and jobs
+    python deploy/images/container.py home FOLDER            when the image is made: a FLINK_HOME for the operator
 """
 
 import os
@@ -79,6 +81,12 @@ def submit(model: Path) -> None:
         job_file = PROJECT_ROOT / "flink_jobs" / f"{file}.py"
         job = cluster.submit(job_file, ["--model", spec.model], os.environ, None, settings.parallelism)
         print(f"{name}: {job}")
+
+
+@app.command()
+def register(model: Path) -> None:
+    """Register the model, once its topic is there."""
+    print("registered" if register_model(KafkaConnection(), load_model(model)) else "was registered already")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from solver_service.grid import to_grid
 from solver_service.linear_algebra import one_thread
 from solver_service.losses import Array
 from solver_service.penalties import PENALTIES
-from solver_service.solvers import eta_newton, newton_cg, with_cvxpy
+from solver_service.solvers import eta_newton, newton_cg
 from solver_service.solvers.base import Point, Stop
 
 
@@ -59,6 +59,8 @@ def solve(
         if not fit.columns or relative_beta == 1:
             point = Point(zero, fit.intercept(zero))
         elif backend == "cvxpy" and isinstance(fit, Samples):
+            from solver_service.solvers import with_cvxpy  # here: cvxpy takes seconds and 100 MB to import
+
             point = with_cvxpy.solve(fit, chosen, beta)
         elif isinstance(fit, Moments):
             point = eta_newton.solve(fit, chosen, beta, point.w, stop)

@@ -1,0 +1,53 @@
+"""Dependencies point one way: flink_jobs -> operators -> snn, solver_service -> snn, spikeloom -> all."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+MAY_IMPORT = {
+    "snn": {"snn"},
+    "wire": {"wire", "snn"},
+    "operators": {"operators", "wire", "snn"},
+    "flink_jobs": {"flink_jobs", "operators", "wire", "snn"},
+    "solver_service": {"solver_service", "wire", "snn"},
+}
+ROOMS = {*MAY_IMPORT, "spikeloom", "bench", "tests"}
+FORBIDDEN = {
+    "snn": {"pyflink", "kafka", "prometheus_client", "time", "datetime"},
+    "operators": {"kafka"},
+    "flink_jobs": {"numpy", "torch", "snn.lif", "snn.fused", "snn.engine"},
+    "solver_service": {"pyflink"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_lies_below_it(room: str, project_root: Path) -> None:
+    files = list((project_root / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            top = name.split(".")[0]
+            assert top not in ROOMS - MAY_IMPORT[room], f"{path} imports {name}"
+            clash = {name, top} & FORBIDDEN.get(room, set())
+            assert not clash, f"{path} imports {name}"
+
+
+def test_jobs_compute_nothing(project_root: Path) -> None:
+    """No loops and no arithmetic in a job: sources, operators and sinks are wired, that is all."""
+    banned = (ast.For, ast.While, ast.BinOp, ast.AugAssign, ast.ListComp, ast.DictComp)
+    for path in (project_root / "flink_jobs").glob("*.py"):
+        if path.name in ("wiring.py", "__init__.py"):
+            continue
+        found = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, banned)]
+        assert not found, f"{path} computes in lines {found}"

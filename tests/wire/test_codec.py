@@ -1,0 +1,186 @@
+"""What crosses Kafka comes back as it went, and nothing else gets through."""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models import small_model
+from wire import codec
+from wire import messages_pb2 as pb
+from wire.codec import Columns, Slice, Targets
+from wire.idset import IdSet
+from wire.reasons import Reason, WireError
+
+MODEL = small_model()
+
+
+def piece(**changes: object) -> Slice:
+    given = Slice(
+        1, np.array([1, 5], np.uint64), 2, np.ones((2, 3, 8), np.int32), Targets(np.array([3, -1], np.int32)), 9
+    )
+    return given._replace(**changes)
+
+
+def block(**changes: object) -> bytes:
+    message = pb.Block.FromString(codec.encode_slice(MODEL, piece()))
+    for name, value in changes.items():
+        if name == "ids":
+            del message.ids[:]
+            message.ids.extend(value)  # type: ignore[arg-type]
+        else:
+            setattr(message, name, value)
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("bits", [4, 9, 18])
+def test_a_slice_comes_back_as_it_went(bits: int) -> None:
+    model = small_model(
+        input={
+            "timesteps": 8,
+            "features": 8,
+            "bits": min(bits, 16),
+            "low": -(2.0 ** (bits - min(bits, 16))),
+            "high": 4,
+        },
+        witnesses={"law": {"name": "gaussian", "weight_bits": 0, "scale": 0.01}, "count": 64},
+    )
+    low, high = model.input.codes
+    codes = np.random.default_rng(0).integers(low, high + 1, (2, 3, 8)).astype(np.int32)
+    sent = piece(codes=codes)
+    got = codec.decode_slice(codec.encode_slice(model, sent), model)
+    assert got is not None
+    assert np.array_equal(got.codes, codes)
+    assert np.array_equal(got.ids, sent.ids)
+    assert (got.lane, got.start, got.sent_us) == (1, 2, 9)
+    assert got.targets.classes is not None
+    assert got.targets.classes.tolist() == [3, -1]
+
+
+def test_a_slice_of_another_model_is_not_ours() -> None:
+    assert codec.decode_slice(block(model="other"), MODEL) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"\xff\xff\xff", Reason.NOT_PROTOBUF),
+        (b"", Reason.UNKNOWN_SCHEMA),
+        (block(schema=2), Reason.UNKNOWN_SCHEMA),
+        (block(encoding=9), Reason.UNKNOWN_SCHEMA),
+        (block(features=7), Reason.WRONG_SHAPE),
+        (block(steps=0), Reason.WRONG_SHAPE),
+        (block(steps=2**31), Reason.WRONG_TIMESTEP),
+        (block(start=6), Reason.WRONG_TIMESTEP),
+        (block(inputs=b"\0" * 47), Reason.WRONG_SHAPE),
+        (block(inputs=b"\x11" * 48), Reason.OUT_OF_RANGE),
+        (block(ids=[1, 1]), Reason.WRONG_SHAPE),
+        (block(ids=[]), Reason.WRONG_SHAPE),
+        (block(ids=[1, 2]), Reason.WRONG_LANE),
+        (block(lane=9, ids=[9, 13]), Reason.WRONG_LANE),
+        (block(classes=np.array([3, 10], "<i4").tobytes()), Reason.BAD_TARGET),
+        (block(classes=b"\0\0\0"), Reason.WRONG_SHAPE),
+        (block(values=b"\0" * 80, classes=b""), Reason.BAD_TARGET),
+    ],
+)
+def test_poison_is_refused_with_its_reason(record: bytes, reason: Reason) -> None:
+    with pytest.raises(WireError) as error:
+        codec.decode_slice(record, MODEL)
+    assert error.value.reason == reason
+    assert "expected" in error.value.detail
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_get_past_the_codec_unchecked(record: bytes) -> None:
+    with contextlib.suppress(WireError):
+        assert codec.decode_slice(record, MODEL) is None
+
+
+def test_columns_need_model_shard_width_and_targets() -> None:
+    bits = np.random.default_rng(0).integers(0, 256, (2, 4), dtype=np.uint8)
+    columns = Columns(1, 32, np.array([4, 9], np.uint64), bits, Targets(np.array([0, 9], np.int32)))
+    record = codec.encode_columns(MODEL, columns)
+    got = codec.decode_columns(record, MODEL)
+    assert np.array_equal(got.bits, bits)
+    assert got.ids.tolist() == [4, 9]
+    assert codec.columns_model(record) == "small"
+    for changed, reason in (
+        (columns._replace(shard=2), Reason.WRONG_SHAPE),
+        (columns._replace(first_witness=0), Reason.WRONG_SHAPE),
+        (columns._replace(targets=Targets()), Reason.BAD_TARGET),
+        (columns._replace(targets=Targets(np.array([0, -1], np.int32))), Reason.BAD_TARGET),
+    ):
+        with pytest.raises(WireError) as error:
+            codec.decode_columns(codec.encode_columns(MODEL, changed), MODEL)
+        assert error.value.reason == reason
+    with pytest.raises(WireError, match="wrong_model"):
+        codec.decode_columns(record, small_model(lanes=8))
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_one_wrong_bit_spoils_a_readout(data: st.DataObject) -> None:
+    readout = pb.Readout(
+        model="small", version=3, outputs=1, support=[5], intercept=bytes(8), coefficients=bytes(range(8))
+    )
+    record = bytearray(codec.encode_readout(readout))
+    assert codec.decode_readout(bytes(record)).version == 3
+    bit = data.draw(st.integers(0, 8 * len(record) - 1))
+    record[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(WireError):
+        codec.decode_readout(bytes(record))
+
+
+def test_a_model_that_does_not_fit_its_digest_is_refused() -> None:
+    message = pb.Model.FromString(codec.encode_model(MODEL))
+    assert codec.decode_model(message.SerializeToString()) == MODEL
+    message.digest += 1
+    with pytest.raises(WireError, match="digest"):
+        codec.decode_model(message.SerializeToString())
+
+
+@settings(max_examples=200)
+@given(st.lists(st.lists(st.integers(0, 60), max_size=20), max_size=6), st.integers(1, 4))
+def test_an_idset_is_a_set(batches: list[list[int]], step: int) -> None:
+    kept, plain = IdSet(step=step), set()
+    for batch in batches:
+        ids = np.array([step * number + 2**63 for number in batch], np.uint64)
+        kept.add(ids)
+        plain |= set(ids.tolist())
+    universe = np.arange(2**63, 2**63 + 61 * step, step, dtype=np.uint64)
+    assert kept.contains(universe).tolist() == [number in plain for number in universe.tolist()]
+    assert len(kept) == len(plain)
+    assert IdSet(kept.spans(), step).spans() == kept.spans()
+
+
+def test_counted_ids_cost_one_span() -> None:
+    ids = IdSet(step=4)
+    order = np.random.default_rng(0).permutation(1000).astype(np.uint64) * np.uint64(4)
+    for part in np.array_split(order, 30):
+        ids.add(part)
+    assert ids.spans() == [(0, 3996)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "out"), [("kafka", "messages", "wire"), ("operators", "state", "operators")]
+)
+def test_generated_code_is_current(project_root: Path, tmp_path: Path, folder: str, name: str, out: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
+        "-I",
+        folder,
+        f"--python_out={tmp_path}",
+        f"--pyi_out={tmp_path}",
+    ]
+    subprocess.run([*command, f"{folder}/{name}.proto"], cwd=project_root, check=True)
+    for suffix in ("py", "pyi"):
+        made, kept = tmp_path / f"{name}_pb2.{suffix}", project_root / out / f"{name}_pb2.{suffix}"
+        assert made.read_text() == kept.read_text(), f"{kept} is old: see CONTRIBUTING.md, the contract"
