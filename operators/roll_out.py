@@ -60,7 +60,7 @@ class RollOutOperator(KeyedProcessFunction):
         lane = Lane(self._lane.value(), self._model.lanes, timestamp)
         for sequence_id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
             detail = (
-                f"sequence {sequence_id}: got {steps} timesteps without a hole, expected {self._model.input.timesteps}, "
+                f"sequence {sequence_id}: got {steps} of {self._model.input.timesteps} timesteps without a hole "
                 f"and nothing new for {self._expire_ms / 1000:g} s; push it again, whole"
             )
             self._metrics.count("dead_letters", reason=Reason.EXPIRED)
