@@ -129,9 +129,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         model = self._model
         codes = lane.carry(ids, np.int32, lambda: np.empty(0, np.int32))
         codes = codes.reshape(len(ids), model.input.timesteps, model.input.features)
-        spikes = np.zeros((len(ids), 0), bool)
-        if current.readout.support:
-            spikes = self._engine.final_spikes(codes, model.input, current.network)
+        spikes = self._engine.final_spikes(codes, model.input, current.network)
         scores = current.readout.scores(spikes)
         classes = predicted_classes(scores) if model.readout.target == "class" else np.full(len(ids), -1)
         in_training = current.trained_on.contains(np.array(ids, np.uint64))
@@ -170,7 +168,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
                 np.frombuffer(message.coefficients, "<f8").reshape(shape),
                 np.frombuffer(message.intercept, "<f8"),
             )
-            network = self._engine.on_device(self._model, support) if support else ()
+            network = self._engine.on_device(self._model, support)
             spans = IdSet((span.first, span.last) for span in message.trained_on)
             self._current = Current(message.version, readout, network, spans)
         return self._current

@@ -1,9 +1,9 @@
 """The local stack's Flink in containers: the same settings and commands, at addresses that other containers reach.
 
-    python deploy/images/container.py jobmanager | taskmanager
-    python deploy/images/container.py submit MODEL.yaml      into the compose file's cluster
-    python deploy/images/container.py register MODEL.yaml    for Kubernetes, whose operators make topics and jobs
-    python deploy/images/container.py home FOLDER            when the image is made: a FLINK_HOME for the operator
+python deploy/images/container.py jobmanager | taskmanager
+python deploy/images/container.py submit MODEL.yaml      into the compose file's cluster
+python deploy/images/container.py register MODEL.yaml    for Kubernetes, whose operators make topics and jobs
+python deploy/images/container.py home FOLDER            when the image is made: a FLINK_HOME for the operator
 """
 
 import os

@@ -47,7 +47,8 @@ class WitnessLaw(BaseModel, ABC):
 
 def uniforms(seed: int, ids: Sequence[int], count: int) -> Floats:
     """[len(ids), count] numbers in (0, 1), row i from the stream of witness ids[i] alone."""
-    raw = np.stack([np.random.Philox(key=np.array([seed, witness], np.uint64)).random_raw(count) for witness in ids])
+    streams = (np.random.Philox(key=np.array([seed, witness], np.uint64)) for witness in ids)
+    raw = np.array([stream.random_raw(count) for stream in streams], np.uint64).reshape(len(ids), count)
     return ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
