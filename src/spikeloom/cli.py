@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -126,6 +127,18 @@ def logs(
             if text:
                 console.rule(str(path), align="left")
                 print(*text, sep="\n")
+
+
+@app.command()
+def env(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Print what `eval` needs for this shell's `flink` and every Kafka client to find the stack."""
+    from spikeloom.local import Stack
+
+    stack = Stack.attach(directory)
+    found = {name: value for name, value in stack.environment.items() if os.environ.get(name) != value}
+    found["PATH"] = os.pathsep.join([stack.environment["FLINK_BIN_DIR"], os.environ["PATH"]])
+    for name, value in found.items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
