@@ -18,8 +18,8 @@ from operators import worker
 from operators.lane import Lane
 from operators.metrics import OperatorMetrics
 from operators.tags import DEAD_LETTERS
-from snn.lif import Network
 from snn.model import parse_model
+from snn.network import Network
 from snn.readout import Readout, predicted_classes
 from wire import messages_pb2 as pb
 from wire.codec import SCHEMA, decode_readout, decode_slice, encode_dead_letter, now_us

@@ -7,7 +7,7 @@ undivided roll-out however a sequence was cut, and a restart continues from the 
 import json
 from collections.abc import Iterator
 
-import torch
+import numpy as np
 from pyflink.common import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ValueStateDescriptor
@@ -16,11 +16,10 @@ from operators import worker
 from operators.lane import Lane, Ready
 from operators.metrics import OperatorMetrics
 from operators.tags import BRAIN_WAVES, DEAD_LETTERS
-from snn.encoding import pack, to_inputs
-from snn.lif import Network, RollOut, initial_state
 from snn.model import parse_model
+from snn.network import Network
 from wire import messages_pb2 as pb
-from wire.codec import SCHEMA, Columns, decode_slice, encode_columns, encode_dead_letter, now_us
+from wire.codec import SCHEMA, Columns, decode_slice, encode_columns, encode_dead_letter, now_us, pack
 from wire.reasons import Reason, WireError
 
 Key = tuple[int, int]
@@ -32,8 +31,7 @@ class RollOutOperator(KeyedProcessFunction):
         self._expire_ms = int(expire_after_s * 1000)
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        engine = worker.load_engine()
-        self._roll_out, self._on_device = engine.engine(), engine.on_device
+        self._engine = worker.load_engine()
         self._model = parse_model(json.loads(self._spec_json))
         self._metrics = OperatorMetrics(runtime_context, self._model.model)
         self._metrics.gauge_live_sequences()
@@ -75,16 +73,15 @@ class RollOutOperator(KeyedProcessFunction):
     def _step(self, lane: Lane, lane_number: int, shard: int, ready: Ready) -> Iterator:
         model, ids = self._model, ready.ids
         network = self._network(shard)
-        fresh = torch.cat(initial_state(network, 1), dim=1)[0].cpu().numpy()
-        carried = torch.from_numpy(lane.carry(ids, fresh.dtype, lambda: fresh))
-        state = torch.split(carried, [len(layer.bias) for layer in network], dim=1)
-        result = self._roll_out(to_inputs(ready.codes, ready.start, model.input), state, network)
-        yield BRAIN_WAVES, self._wave(lane_number, shard, ready, network, result)
+        resting = self._engine.resting(network)
+        membranes = lane.carry(ids, np.float32, lambda: resting)
+        result = self._engine.advance(ready.codes, ready.start, membranes, network, model.input)
+        yield BRAIN_WAVES, self._wave(lane_number, shard, ready, network, result.active)
 
         steps = ready.codes.shape[1]
         self._metrics.count("steps", steps * len(ids))
         if ready.start + steps < model.input.timesteps:
-            lane.keep(ids, torch.cat(result.state, dim=1).numpy())
+            lane.keep(ids, result.membranes)
             return
         self._metrics.count("sequences", len(ids))
         targets = lane.targets(ids, model.readout.outputs)
@@ -92,10 +89,10 @@ class RollOutOperator(KeyedProcessFunction):
         if known.any():
             first = model.witnesses.shard(shard).start
             kept = [sequence_id for sequence_id, keep in zip(ids, known, strict=True) if keep]
-            yield encode_columns(model, Columns.of(shard, first, kept, pack(result.spikes)[known], targets.take(known)))
+            yield encode_columns(model, Columns.of(shard, first, kept, pack(result.spikes[known]), targets.take(known)))
         lane.finish(ids)
 
-    def _wave(self, lane: int, shard: int, ready: Ready, network: Network, result: RollOut) -> bytes:
+    def _wave(self, lane: int, shard: int, ready: Ready, network: Network, active: list[list[int]]) -> bytes:
         batch, steps, _ = ready.codes.shape
         wave = pb.BrainWave(
             schema=SCHEMA,
@@ -105,15 +102,14 @@ class RollOutOperator(KeyedProcessFunction):
             start=ready.start,
             observed_us=now_us(),
         )
-        for number, (layer, active) in enumerate(zip(network, result.active, strict=True), start=1):
-            counts = active.tolist()
+        for number, (layer, counts) in enumerate(zip(network, active, strict=True), start=1):
             wave.layers.add(neurons=len(layer.bias), active=counts, sequences=[batch] * steps)
             self._metrics.wave(self._model.input.timesteps, ready.start, number, counts, batch)
         return wave.SerializeToString()
 
     def _network(self, shard: int) -> Network:
         if shard not in self._networks:
-            self._networks[shard] = self._on_device(self._model, self._model.witnesses.shard(shard))
+            self._networks[shard] = self._engine.on_device(self._model, self._model.witnesses.shard(shard))
         return self._networks[shard]
 
     def _watch_expiry(self, key: Key, now_ms: int, ctx: KeyedProcessFunction.Context) -> None:

@@ -5,20 +5,8 @@ input[b, t] = codes[b, t] * 2^-bits, and the end pulse appended where the model 
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from snn.model import InputSpec, ModelError
-
-
-def to_inputs(codes: npt.NDArray[np.integer], start: int, grid: InputSpec) -> Tensor:
-    """[B, k, channels] float32 for codes [B, k, m] of timesteps start .. start+k-1."""
-    batch, steps, _ = codes.shape
-    inputs = torch.zeros(batch, steps, grid.channels)
-    inputs[:, :, : grid.features] = torch.from_numpy(codes.astype(np.float32)) * 2.0**-grid.bits
-    if grid.end_pulse and start + steps == grid.timesteps:
-        inputs[:, -1, -1] = 1
-    return inputs
 
 
 def to_codes(inputs: npt.ArrayLike, grid: InputSpec, quantise: bool = False) -> npt.NDArray[np.int32]:
@@ -56,8 +44,3 @@ def _refuse(values: npt.NDArray[np.float64], bad: npt.NDArray[np.bool_], sentenc
     if bad.any():
         where = np.argwhere(bad)[0].tolist()
         raise ModelError(f"inputs{where} = {values[tuple(where)]!r} ({int(bad.sum())} such): {sentence}")
-
-
-def pack(spikes: Tensor) -> npt.NDArray[np.uint8]:
-    """[B, P] bool to [B, P/8] bytes; bit j%8 (little-endian) of byte j//8 is column j."""
-    return np.packbits(spikes.cpu().numpy(), axis=1, bitorder="little")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from snn.lif import Network, RollOut, State
+from snn.lif import RollOut, State
+from snn.network import Network
 
 TILE = 512  # neurons: 29 rows of weights are 59 KB, half of a small L2 cache
 CHUNK = 8  # sequences whose hidden spikes are held at once

@@ -15,21 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from snn.network import Network
 
-class Layer(NamedTuple):
-    """One layer of P disjoint subnetworks, `width` neurons in each; n = P * width, subnetworks side by side.
-
-    weights: [m, n] for the first layer, which every subnetwork reads; [P, width_below, width] for those above.
-    bias, leak, threshold: [n].
-    """
-
-    weights: Tensor
-    bias: Tensor
-    leak: Tensor
-    threshold: Tensor
-
-
-Network = tuple[Layer, ...]
 State = tuple[Tensor, ...]
 
 

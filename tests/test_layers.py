@@ -1,6 +1,8 @@
 """Dependencies point one way: flink_jobs -> operators -> snn, solver_service -> snn, spikeloom -> all."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,14 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def test_a_specification_costs_no_torch() -> None:
+    """Submitting a job and running the solver need no tensors; importing torch takes seconds and 600 MB."""
+    code = (
+        "import sys, flink_jobs.roll_out, flink_jobs.predict, solver_service.service; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)

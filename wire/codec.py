@@ -151,6 +151,11 @@ def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
     return Slice(block.lane, ids, block.start, codes, _targets(block, batch, model.readout), block.sent_us)
 
 
+def pack(spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """[B, P] spikes to [B, P/8] bytes; bit j%8 (little-endian) of byte j//8 is column j."""
+    return np.packbits(spikes, axis=1, bitorder="little")
+
+
 def encode_columns(model: ModelSpec, columns: Columns) -> bytes:
     return pb.SpikeColumns(
         schema=SCHEMA,

@@ -4,17 +4,21 @@ A witness is a pure function of (seed, id): its numbers come from its own Philox
 keyed by the two, and are turned into weights by arithmetic on a grid, so that any machine makes the same witness.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import ndtri
 
-from snn.lif import Network
+from snn.network import Network
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,6 +61,8 @@ def normals(uniform: Floats) -> Floats:
     return np.clip(ndtri(uniform), -4, 4)
 
 
-def tensor(values: npt.ArrayLike) -> torch.Tensor:
+def tensor(values: npt.ArrayLike) -> Tensor:
     """float32, from values that float32 holds exactly."""
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))

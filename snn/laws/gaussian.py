@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from snn.laws.base import Reach, WitnessLaw, normals, tensor, uniforms
-from snn.lif import Layer, Network
+from snn.network import Layer, Network
 
 
 class Gaussian(WitnessLaw):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from snn import lif
-from snn.encoding import to_inputs
+from snn.engine import to_inputs
 from snn.model import ModelSpec
 from spikeloom.local import Stack
 from spikeloom.local.ports import Ports

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snn import fused, lif
-from snn.lif import Layer, Network, State
+from snn.lif import State
+from snn.network import Layer, Network
 
 ENGINES = pytest.mark.parametrize("roll_out", [lif.roll_out, fused.roll_out], ids=["reference", "fused"])
 
@@ -145,10 +146,10 @@ def test_chunks_of_time_and_batch_change_no_bit(case: tuple[Tensor, Network], da
 @settings(max_examples=25, deadline=None)
 @given(cases())
 def test_gpu_gives_the_bits_of_the_cpu(case: tuple[Tensor, Network]) -> None:
-    from snn.engine import roll_out_on_cuda
+    from snn.engine import roll_out_on_gpu
 
     inputs, network = case
     state = lif.initial_state(network, len(inputs))
-    on_cpu, on_gpu = fused.roll_out(inputs, state, network), roll_out_on_cuda(inputs, state, network)
+    on_cpu, on_gpu = fused.roll_out(inputs, state, network), roll_out_on_gpu(inputs, state, network)
     assert torch.equal(on_cpu.spikes, on_gpu.spikes)
     assert all(torch.equal(a, b) for a, b in zip(on_cpu.state, on_gpu.state, strict=True))

@@ -89,7 +89,7 @@ def test_another_seed_gives_other_witnesses() -> None:
 
 def test_an_integrator_waits_for_the_end_of_the_sequence() -> None:
     from snn import lif
-    from snn.encoding import to_inputs
+    from snn.engine import to_inputs
 
     model = small_model()
     codes = np.random.default_rng(1).integers(0, 17, (20, 8, 8))
