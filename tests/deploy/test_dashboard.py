@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "brain-waves.json"
 MODEL = "brain-waves"  # a name with a dash, which Flink's reporter would change if it were let
 VARIABLES = {"$model": MODEL, "$layer": "1", "$window": "5m", "$__rate_interval": "1m"}
-PORTION = 400
+PORTION, PORTIONS = 400, 3
 PATIENCE_S = 240
 SCRAPE_S = 1
 
@@ -120,7 +120,7 @@ def prometheus(busy_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def streamed(busy_stack: Stack, prometheus: Prometheus, model: ModelSpec) -> Prometheus:
-    """Digits in two portions, so that counters grow between scrapes, with duplicates and poison among the second."""
+    """Digits in portions, so that counters grow between scrapes; then duplicates and poison."""
     digits = load_digits()
     with Client(busy_stack.connection) as client:
         client.register(model)
@@ -131,14 +131,13 @@ def streamed(busy_stack: Stack, prometheus: Prometheus, model: ModelSpec) -> Pro
             rows = slice(portion * PORTION, (portion + 1) * PORTION)
             return client.push(model, digits.images[rows] / 16, digits.target[rows], ids=np.arange(PORTION * 9)[rows])
 
-        for portion in (0, 1):
+        for portion in range(PORTIONS):
             push(portion)
-            rows = (portion + 1) * PORTION
+            rows, version = (portion + 1) * PORTION, portion + 1
             wait(f"{rows} rows", lambda rows=rows: prometheus.value("spikeloom_dictionary_rows") == rows)
-            wait("a readout", lambda least=portion + 1: prometheus.value("spikeloom_readout_version") >= least)
-        # Answers to sequences that had waited for the first readout come from a timer, and Flink reports what a timer
-        # counted with a later record only; those to the second portion are reported at once.
-        wait("answers", lambda: prometheus.value(total("predictions")) >= PORTION)
+            wait("a readout", lambda version=version: prometheus.value("spikeloom_readout_version") >= version)
+            # The first portion waits for the first readout and is answered by a timer, which PyFlink does not count.
+            wait("answers", lambda least=portion * PORTION: prometheus.value(total("predictions")) >= least)
         push(1)
         client.send(pb.Block(schema=SCHEMA, model=model.model, features=3, steps=1, ids=[1]).SerializeToString())
         client.flush()
@@ -174,13 +173,13 @@ def test_the_wave_is_the_mean_of_an_offline_roll_out(streamed: Prometheus, model
     from snn.lif import initial_state
 
     network = engine.on_device(model, range(model.witnesses.count))
-    codes = to_codes(load_digits().images[: 2 * PORTION] / 16, model.input, False)
+    codes = to_codes(load_digits().images[: PORTIONS * PORTION] / 16, model.input, False)
     rolled = engine.engine()(to_inputs(codes, 0, model.input), initial_state(network, len(codes)), network)
     for layer, active in enumerate(rolled.active, start=1):
         for timestep, count in enumerate(active.tolist()):
             labels = f'{{model="{MODEL}", layer="{layer}", timestep="{timestep:04d}"}}'
             assert streamed.value(f"{PREFIX}layer_timestep_active_neurons{labels}") == count
-            assert streamed.value(f"{PREFIX}layer_timestep_stepped_sequences{labels}") == 2 * PORTION
+            assert streamed.value(f"{PREFIX}layer_timestep_stepped_sequences{labels}") == PORTIONS * PORTION
 
 
 def test_the_dashboard_is_found_and_complete() -> None:
