@@ -82,7 +82,8 @@ class Stack:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self.start()
+        if not self._owned:
+            self.start()
         return self
 
     def __exit__(
