@@ -90,6 +90,7 @@ class _Waiter:
             if time.monotonic() > deadline:
                 raise DemoError(f"Waited {PATIENCE_S} s for {what} without any news; `spikeloom logs` shows why.")
             time.sleep(0.1)
+        self.look()
 
     def look(self) -> int:
         """Show what came; a number that grows with every piece of news."""

@@ -41,12 +41,15 @@ def table(achieved: Achieved) -> Table:
     a = achieved
     paced = f" (pushed at {a.pushed_per_second:g}/s)" if a.pushed_per_second else ""
     shown = Table(title=f"Spikeloom on {a.task}", show_header=False, title_justify="left")
+    jobs = (
+        ("roll-out job, sequences/s", f"{a.roll_out_per_second:,.0f}"),
+        ("prediction job, sequences/s", f"{a.predict_per_second:,.0f}"),
+    )
     for name, value in (
         ("sequences", f"{a.sequences:,}"),
         ("seconds", f"{a.seconds:.1f}"),
         ("sequences/s", f"{a.sequences_per_second:,.0f}{paced}"),
-        ("roll-out job, sequences/s", f"{a.roll_out_per_second:,.0f}"),
-        ("prediction job, sequences/s", f"{a.predict_per_second:,.0f}"),
+        *(() if a.pushed_per_second else jobs),  # a paced stream says nothing of how fast they are
         ("columns", f"{a.columns:,}"),
         ("support", f"{a.support:,}"),
         ("relative gap", f"{a.relative_gap:.1e}"),

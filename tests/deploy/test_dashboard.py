@@ -17,6 +17,8 @@ import yaml
 from kafka import KafkaProducer
 from sklearn.datasets import load_digits
 
+from snn import engine
+from snn.encoding import to_codes
 from snn.model import ModelSpec, load_model
 from spikeloom.client import Client, Pushed
 from spikeloom.local import FlinkSettings, Stack
@@ -31,6 +33,9 @@ VARIABLES = {"$model": MODEL, "$layer": "1", "$window": "5m", "$__rate_interval"
 PORTION, PORTIONS = 400, 3
 PATIENCE_S = 240
 SCRAPE_S = 1
+
+
+PREFIX = "flink_taskmanager_job_task_operator_spikeloom_model_"
 
 
 def queries() -> list[tuple[str, str]]:
@@ -168,15 +173,12 @@ def test_variables_of_the_dashboard_have_values(streamed: Prometheus) -> None:
 
 def test_the_wave_is_the_mean_of_an_offline_roll_out(streamed: Prometheus, model: ModelSpec) -> None:
     """Of what Flink counted in all; increase() of the same counters is what the panel shows."""
-    from snn import engine
-    from snn.encoding import to_codes, to_inputs
-    from snn.lif import initial_state
-
     network = engine.on_device(model, range(model.witnesses.count))
-    codes = to_codes(load_digits().images[: PORTIONS * PORTION] / 16, model.input, False)
-    rolled = engine.engine()(to_inputs(codes, 0, model.input), initial_state(network, len(codes)), network)
-    for layer, active in enumerate(rolled.active, start=1):
-        for timestep, count in enumerate(active.tolist()):
+    codes = to_codes(load_digits().images[: PORTIONS * PORTION] / 16, model.input)
+    resting = np.tile(engine.resting(network), (len(codes), 1))
+    waves = engine.advance(codes, 0, resting, network, model.input).active
+    for layer, active in enumerate(waves, start=1):
+        for timestep, count in enumerate(active):
             labels = f'{{model="{MODEL}", layer="{layer}", timestep="{timestep:04d}"}}'
             assert streamed.value(f"{PREFIX}layer_timestep_active_neurons{labels}") == count
             assert streamed.value(f"{PREFIX}layer_timestep_stepped_sequences{labels}") == PORTIONS * PORTION
@@ -192,9 +194,6 @@ def test_the_dashboard_is_found_and_complete() -> None:
     used = {target["datasource"]["uid"] for panel in dashboard["panels"] for target in panel.get("targets", [])}
     assert used == {datasource["datasources"][0]["uid"]}
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
-
-
-PREFIX = "flink_taskmanager_job_task_operator_spikeloom_model_"
 
 
 def total(name: str) -> str:
