@@ -21,13 +21,27 @@ class OperatorMetrics:
         self._group = context.get_metrics_group().add_group("spikeloom").add_group("model", model)
         self._counters: dict[tuple[str, ...], Counter] = {}
         self._live: dict[object, int] = {}
+        self._deferred: list[tuple[tuple[str, ...], int]] | None = None
+
+    def defer(self) -> None:
+        """Hold counts back from here on: PyFlink loses what is counted while a timer fires."""
+        self._deferred = self._deferred or []
+
+    def resume(self) -> None:
+        """Count what was held back, and count directly again: a record is being processed."""
+        held, self._deferred = self._deferred, None
+        for key, by in held or ():
+            self._counters[key].inc(by)
 
     def count(self, name: str, by: int = 1, **labels: object) -> None:
         key = (name, *(f"{label}={value}" for label, value in labels.items()))
         counter = self._counters.get(key)
         if counter is None:
             counter = self._counters[key] = self._labelled(labels).counter(name)
-        counter.inc(by)
+        if self._deferred is None:
+            counter.inc(by)
+        else:
+            self._deferred.append((key, by))
 
     def gauge(self, name: str, value: Callable[[], int]) -> None:
         self._group.gauge(name, value)
@@ -46,7 +60,10 @@ class OperatorMetrics:
         self.count("latency_ms_bucket", le="+Inf")
 
     def wave(self, timesteps: int, start: int, layer: int, active: list[int], sequences: int) -> None:
-        """Active neurons of one layer and the sequences they were seen in, per timestep (or bin of timesteps)."""
+        """Active neurons of one layer and the sequences they were seen in, per timestep (or bin of timesteps).
+
+        Of the shards of a layer, one counts the sequences, so that the quotient is the mean of the whole layer.
+        """
         width = -(-timesteps // WAVE_BINS)
         for t, fired in enumerate(active, start=start):
             labels = {"layer": layer, "timestep": f"{t // width * width:04d}"}

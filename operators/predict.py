@@ -83,6 +83,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
     def process_element(
         self, value: tuple[int, int, bytes], ctx: KeyedBroadcastProcessFunction.ReadOnlyContext
     ) -> Iterator:
+        self._metrics.resume()
         lane_number, _, record = value
         now_ms = ctx.timer_service().current_processing_time()
         piece = decode_slice(record, self._model)
@@ -96,6 +97,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         yield from self._answer(lane, lane_number, now_ms, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
+        self._metrics.defer()
         lane = Lane(self._lane.value(), self._model.lanes, timestamp)
         for sequence_id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
             detail = (

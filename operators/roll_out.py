@@ -40,6 +40,7 @@ class RollOutOperator(KeyedProcessFunction):
         self._timers: dict[Key, int] = {}
 
     def process_element(self, value: tuple[int, int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator:
+        self._metrics.resume()
         lane_number, shard, record = value
         now_ms = ctx.timer_service().current_processing_time()
         piece = decode_slice(record, self._model)
@@ -49,12 +50,13 @@ class RollOutOperator(KeyedProcessFunction):
         for group in ready:
             yield from self._step(lane, lane_number, shard, group)
         self._lane.update(lane.to_bytes())
-        self._metrics.live((lane_number, shard), lane.live)
-        if duplicates:
+        if shard == 0:  # the shards see the same sequences: each is counted once
+            self._metrics.live(lane_number, lane.live)
             self._metrics.count("duplicates", duplicates)
         self._watch_expiry((lane_number, shard), now_ms, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator:
+        self._metrics.defer()
         lane = Lane(self._lane.value(), self._model.lanes, timestamp)
         for sequence_id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
             detail = (
@@ -66,7 +68,8 @@ class RollOutOperator(KeyedProcessFunction):
             yield DEAD_LETTERS, encode_dead_letter("roll_out", "sequences", error, b"")
         self._lane.update(lane.to_bytes())
         key = ctx.get_current_key()
-        self._metrics.live(key, lane.live)
+        if key[1] == 0:
+            self._metrics.live(key[0], lane.live)
         if lane.live:
             self._watch_expiry(key, timestamp, ctx)
 
@@ -79,11 +82,13 @@ class RollOutOperator(KeyedProcessFunction):
         yield BRAIN_WAVES, self._wave(lane_number, shard, ready, network, result.active)
 
         steps = ready.codes.shape[1]
-        self._metrics.count("steps", steps * len(ids))
+        if shard == 0:
+            self._metrics.count("steps", steps * len(ids))
         if ready.start + steps < model.input.timesteps:
             lane.keep(ids, result.membranes)
             return
-        self._metrics.count("sequences", len(ids))
+        if shard == 0:
+            self._metrics.count("sequences", len(ids))
         targets = lane.targets(ids, model.readout.outputs)
         known = targets.known(len(ids))
         if known.any():
@@ -104,7 +109,7 @@ class RollOutOperator(KeyedProcessFunction):
         )
         for number, (layer, counts) in enumerate(zip(network, active, strict=True), start=1):
             wave.layers.add(neurons=len(layer.bias), active=counts, sequences=[batch] * steps)
-            self._metrics.wave(self._model.input.timesteps, ready.start, number, counts, batch)
+            self._metrics.wave(self._model.input.timesteps, ready.start, number, counts, 0 if shard else batch)
         return wave.SerializeToString()
 
     def _network(self, shard: int) -> Network:

@@ -257,6 +257,7 @@ def _configuration(folder: Path, settings: FlinkSettings, rpc_port: int, rest_po
         "python.execution-mode": "process",  # threads need the package pemja, and one job per JVM
         "python.fn-execution.bundle.time": settings.bundle_milliseconds,
         "classloader.parent-first-patterns.additional": "pemja.",  # a native library loads once in a JVM
+        "metrics.reporter.prom.filterLabelValueCharacters": "false",  # else le="+Inf" is le="_Inf", and "-" is "_"
         "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
         **settings.options,
     }
