@@ -15,6 +15,7 @@ from pyflink.datastream import KeyedBroadcastProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators import worker
+from operators.expiry import expire
 from operators.lane import Lane
 from operators.metrics import OperatorMetrics
 from operators.tags import DEAD_LETTERS
@@ -99,14 +100,8 @@ class PredictOperator(KeyedBroadcastProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
         self._metrics.defer()
         lane = Lane(self._lane.value(), self._model.lanes, timestamp)
-        for sequence_id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
-            detail = (
-                f"sequence {sequence_id}: got {steps} of {self._model.input.timesteps} timesteps, then no readout or "
-                f"nothing new for {self._expire_ms / 1000:g} s; push it again, whole"
-            )
-            self._metrics.count("dead_letters", reason=Reason.EXPIRED)
-            error = WireError(Reason.EXPIRED, detail)
-            yield DEAD_LETTERS, encode_dead_letter("predict", "sequences", error, b"")
+        timesteps = self._model.input.timesteps
+        yield from expire(lane, "predict", timesteps, self._expire_ms, timestamp, self._metrics)
         yield from self._answer(lane, ctx.get_current_key(), timestamp, ctx)
 
     def _answer(

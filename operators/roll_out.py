@@ -13,14 +13,14 @@ from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ValueStateDescriptor
 
 from operators import worker
+from operators.expiry import expire
 from operators.lane import Lane, Ready
 from operators.metrics import OperatorMetrics
-from operators.tags import BRAIN_WAVES, DEAD_LETTERS
+from operators.tags import BRAIN_WAVES
 from snn.model import parse_model
 from snn.network import Network
 from wire import messages_pb2 as pb
-from wire.codec import SCHEMA, Columns, decode_slice, encode_columns, encode_dead_letter, now_us, pack
-from wire.reasons import Reason, WireError
+from wire.codec import SCHEMA, Columns, decode_slice, encode_columns, now_us, pack
 
 Key = tuple[int, int]
 
@@ -58,18 +58,14 @@ class RollOutOperator(KeyedProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator:
         self._metrics.defer()
         lane = Lane(self._lane.value(), self._model.lanes, timestamp)
-        for sequence_id, steps in lane.expire(timestamp - self._expire_ms, timestamp):
-            detail = (
-                f"sequence {sequence_id}: got {steps} of {self._model.input.timesteps} timesteps without a hole "
-                f"and nothing new for {self._expire_ms / 1000:g} s; push it again, whole"
-            )
-            self._metrics.count("dead_letters", reason=Reason.EXPIRED)
-            error = WireError(Reason.EXPIRED, detail)
-            yield DEAD_LETTERS, encode_dead_letter("roll_out", "sequences", error, b"")
-        self._lane.update(lane.to_bytes())
         key = ctx.get_current_key()
-        if key[1] == 0:
+        if key[1] == 0:  # one shard speaks for all
+            timesteps = self._model.input.timesteps
+            yield from expire(lane, "roll_out", timesteps, self._expire_ms, timestamp, self._metrics)
             self._metrics.live(key[0], lane.live)
+        else:
+            lane.expire(timestamp - self._expire_ms, timestamp)
+        self._lane.update(lane.to_bytes())
         if lane.live:
             self._watch_expiry(key, timestamp, ctx)
 
