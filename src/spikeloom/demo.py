@@ -49,7 +49,7 @@ def run_demo(task: Task, stack: Stack, console: Console, pace: float | None) -> 
             waiter.hold_out(client.push(model, test.inputs).ids)
             waiter.until("every held-out sequence to be answered by the last readout", waiter.all_held_out)
         with watch.lock:
-            return _achieved(task, watch, waiter, seconds, pace)
+            return _achieved(task, watch, waiter, seconds, pace, stack.memory())
 
 
 def _submit(stack: Stack, job: str, model: str) -> str:
@@ -133,7 +133,9 @@ class _Waiter:
             return len({answer.id for answer in self._watch.answers}) >= self._count + len(self.held_out)
 
 
-def _achieved(task: Task, watch: Watch, waiter: _Waiter, seconds: float, pace: float | None) -> Achieved:
+def _achieved(
+    task: Task, watch: Watch, waiter: _Waiter, seconds: float, pace: float | None, memory: dict[str, int]
+) -> Achieved:
     last = watch.readouts[-1]
     truth = dict(zip(waiter.held_out.tolist(), np.asarray(task.test.targets).tolist(), strict=True))
     held = [answer for answer in watch.answers if answer.id in truth]
@@ -159,6 +161,7 @@ def _achieved(task: Task, watch: Watch, waiter: _Waiter, seconds: float, pace: f
         held_out_accuracy=float(np.mean([a.predicted == truth[a.id] for a in held])),
         readout_versions=len(watch.readouts),
         dead_letters=len(watch.dead_letters),
+        peak_memory_mib={name: used // 2**20 for name, used in memory.items()},
         waves={layer: wave.mean().tolist() for layer, wave in sorted(watch.waves.items())},
         neurons={layer: sum(wave.neurons.values()) for layer, wave in sorted(watch.waves.items())},
         tested=[(a.answered_us, a.predicted == a.target) for a in tested],

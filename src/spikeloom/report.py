@@ -31,6 +31,7 @@ class Achieved(NamedTuple):
     held_out_accuracy: float
     readout_versions: int
     dead_letters: int
+    peak_memory_mib: dict[str, int]  # by process, Flink's Python workers among them
     waves: dict[int, list[float]]  # by layer: mean active neurons at each timestep
     neurons: dict[int, int]
     tested: list[tuple[int, bool]]  # test-then-train: microseconds, right or wrong
@@ -56,6 +57,7 @@ def table(achieved: Achieved) -> Table:
         ("readout versions", f"{a.readout_versions}"),
         ("test-then-train accuracy", f"{a.test_then_train_accuracy:.4f} ({a.test_then_train_sequences:,} sequences)"),
         ("held-out accuracy", f"{a.held_out_accuracy:.4f} ({a.held_out_sequences:,} sequences)"),
+        ("peak memory, MiB", "\n".join(f"{name} {peak:,}" for name, peak in a.peak_memory_mib.items())),
     ):
         shown.add_row(name, value)
     return shown
