@@ -1,11 +1,16 @@
 """What tests of every room share."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from spikeloom.local import Stack
+
+
+# A shell that puts pytest in the background makes it ignore Ctrl-C, and its children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
