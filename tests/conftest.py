@@ -8,7 +8,6 @@ import pytest
 
 from spikeloom.local import Stack
 
-
 # A shell that puts pytest in the background makes it ignore Ctrl-C, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
