@@ -59,10 +59,9 @@ class Process(BaseModel):
         with output.open("wb") as file:
             guard = _start_guard(command, environment, errors=file, names=subprocess.PIPE)
         assert guard.stdout
-        with guard.stdout:
-            line = guard.stdout.readline()
         try:
-            pid = int(line)
+            with guard.stdout:
+                pid = int(guard.stdout.readline())
             return cls(
                 name=name,
                 pid=pid,
@@ -75,6 +74,10 @@ class Process(BaseModel):
         except (ValueError, psutil.NoSuchProcess) as error:
             guard.wait()
             raise ProcessDied(_death_message(name, log, output)) from error
+        except BaseException:  # nobody knows of it yet, so nobody else would end it
+            guard.terminate()
+            guard.wait()
+            raise
 
     def is_alive(self) -> bool:
         return _is_alive(self.pid, self.created)

@@ -28,14 +28,17 @@ def main(owner: int, command: list[str]) -> int:
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr, start_new_session=True
     )
-    print(child.pid, flush=True)
-    os.close(sys.stdout.fileno())
-    while child.poll() is None:
-        if received.intersection(STOP_SIGNALS) or _is_orphaned(owner, received):
-            _end(child)
-            break
-        _sleep(wakeup, OWNER_POLL_SECONDS)
-    _kill_group(child.pid)
+    try:
+        with contextlib.suppress(BrokenPipeError):  # the owner may be gone already
+            os.write(sys.stdout.fileno(), f"{child.pid}\n".encode())
+        os.close(sys.stdout.fileno())
+        while child.poll() is None:
+            if received.intersection(STOP_SIGNALS) or _is_orphaned(owner, received):
+                _end(child)
+                break
+            _sleep(wakeup, OWNER_POLL_SECONDS)
+    finally:
+        _kill_group(child.pid)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
