@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt  # the backend is chosen first
 import numpy as np
 from rich.table import Table
 
-ACCURACY_WINDOW = 200  # answers in the moving average: two digits of accuracy, and still a curve
+ACCURACY_WINDOW = 200  # answers in the moving average, at least: two digits of accuracy, and still a curve
+ACCURACY_SHARE = 30  # long runs average over this part of all answers, or the curve is noise
 
 
 class Achieved(NamedTuple):
@@ -88,9 +89,9 @@ def plot(achieved: Achieved, path: Path) -> None:
         began = min([achieved.tested[0][0]] + [when for when, _ in achieved.published])
         times = np.array([(when - began) / 1e6 for when, _ in achieved.tested])
         right_or_wrong = np.array([correct for _, correct in achieved.tested], float)
-        window = min(ACCURACY_WINDOW, len(right_or_wrong))
+        window = min(len(right_or_wrong), max(ACCURACY_WINDOW, len(right_or_wrong) // ACCURACY_SHARE))
         moving = np.convolve(right_or_wrong, np.full(window, 1 / window), "valid")
-        right.plot(times[window - 1 :], moving, label=f"test-then-train, last {window}")
+        right.plot(times[window - 1 :], moving, label=f"test-then-train, last {window:,}")
         for number, (when, _) in enumerate(achieved.published):
             right.axvline((when - began) / 1e6, color="0.85", lw=1, zorder=0, label=None if number else "new readout")
     right.axhline(achieved.held_out_accuracy, color="C1", ls="--", label=f"held out {achieved.held_out_accuracy:.4f}")
