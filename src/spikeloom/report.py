@@ -96,6 +96,6 @@ def plot(achieved: Achieved, path: Path) -> None:
             right.axvline((when - began) / 1e6, color="0.85", lw=1, zorder=0, label=None if number else "new readout")
     right.axhline(achieved.held_out_accuracy, color="C1", ls="--", label=f"held out {achieved.held_out_accuracy:.4f}")
     right.set(title="Accuracy", xlabel="seconds", ylabel="share answered right", ylim=(None, 1.005))
-    right.legend(frameon=False, loc="lower right")
+    right.legend(loc="best")
     figure.savefig(path, dpi=130)
     plt.close(figure)
