@@ -5,7 +5,7 @@
 At least once: an answer does not wait for a checkpoint, and carries the sequence id by which repeats are told.
 """
 
-from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.common import Types
 from pyflink.datastream.connectors.kafka import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
 
 from flink_jobs import wiring
@@ -20,13 +20,13 @@ def main() -> None:
     model = find_model(kafka, options.model)
     group = f"spikeloom-predict-{model.model}"
 
-    env = StreamExecutionEnvironment.get_execution_environment()
+    env = wiring.environment()
     committed = KafkaOffsetsInitializer.committed_offsets(KafkaOffsetResetStrategy.EARLIEST)
     records = wiring.source(env, kafka, "sequences", group, committed)
     readouts = wiring.source(env, kafka, "readouts", group, KafkaOffsetsInitializer.earliest())
     slices = wiring.keyed_slices(records, "predict", model, shards=1)
     predictions = (
-        slices.key_by(lambda value: value[0])
+        slices.key_by(lambda value: value[0], key_type=Types.INT())
         .connect(readouts.broadcast(READOUTS))
         .process(PredictOperator(model.spec_json, options.expire_after), output_type=RECORD)
         .name("predict")

@@ -5,7 +5,7 @@
 A job without a savepoint reads `sequences` from the start of what Kafka keeps; the solver drops samples it has.
 """
 
-from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.common import Types
 from pyflink.datastream.connectors.kafka import KafkaOffsetsInitializer
 
 from flink_jobs import wiring
@@ -20,11 +20,11 @@ def main() -> None:
     model = find_model(kafka, options.model)
     group = f"spikeloom-roll-out-{model.model}"
 
-    env = StreamExecutionEnvironment.get_execution_environment()
+    env = wiring.environment()
     records = wiring.source(env, kafka, "sequences", group, KafkaOffsetsInitializer.earliest())
     slices = wiring.keyed_slices(records, "roll_out", model, shards=model.witnesses.shards)
     columns = (
-        slices.key_by(lambda value: (value[0], value[1]))
+        slices.key_by(lambda value: value[0], key_type=Types.INT())
         .process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
         .name("roll-out")
         .uid("roll-out")

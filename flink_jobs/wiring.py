@@ -2,7 +2,7 @@
 
 import argparse
 
-from pyflink.common import WatermarkStrategy
+from pyflink.common import Configuration, WatermarkStrategy
 from pyflink.common.serialization import ByteArraySchema
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
@@ -14,6 +14,7 @@ from pyflink.datastream.connectors.kafka import (
 )
 
 from operators.decode import Decode
+from operators.keys import MAX_PARALLELISM
 from operators.tags import KEYED, RECORD
 from snn.model import ModelSpec
 from wire.connection import KafkaConnection
@@ -36,6 +37,14 @@ def connection(options: argparse.Namespace) -> KafkaConnection:
     return KafkaConnection(bootstrap=options.bootstrap) if options.bootstrap else KafkaConnection()
 
 
+def environment() -> StreamExecutionEnvironment:
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_max_parallelism(MAX_PARALLELISM)
+    # PyFlink's own cache of map entries would hold what operators/lane.py holds already.
+    env.configure(Configuration().set_integer("python.map-state.read-cache-size", 1))
+    return env
+
+
 def source(
     env: StreamExecutionEnvironment, kafka: KafkaConnection, topic: str, group: str, offsets: KafkaOffsetsInitializer
 ) -> DataStream:
@@ -53,7 +62,7 @@ def source(
 
 
 def keyed_slices(records: DataStream, job: str, model: ModelSpec, shards: int) -> DataStream:
-    """(lane, shard, record) for every shard of every usable record, dead letters beside."""
+    """(key, record) for every shard of every usable record, dead letters beside."""
     return records.process(Decode(job, model.spec_json, shards), output_type=KEYED).name("decode").uid("decode")
 
 

@@ -1,10 +1,11 @@
-"""Records of `sequences` to (lane, shard, record), one for each shard; what cannot be used becomes a dead letter."""
+"""Records of `sequences` to (key, record), one for each shard; what cannot be used becomes a dead letter."""
 
 import json
 from collections.abc import Iterator
 
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
+from operators.keys import flink_keys
 from operators.metrics import OperatorMetrics
 from operators.tags import DEAD_LETTERS
 from snn.model import parse_model
@@ -18,6 +19,7 @@ class Decode(ProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         self._model = parse_model(json.loads(self._spec_json))
+        self._keys = flink_keys(self._model.lanes * self._shards)
         self._metrics = OperatorMetrics(runtime_context, self._model.model)
 
     def process_element(self, value: bytes, ctx: ProcessFunction.Context) -> Iterator:
@@ -28,5 +30,6 @@ class Decode(ProcessFunction):
             yield DEAD_LETTERS, encode_dead_letter(self._job, "sequences", error, value)
             return
         if piece is not None:
-            for shard in range(self._shards):
-                yield piece.lane, shard, value
+            first = piece.lane * self._shards
+            for key in self._keys[first : first + self._shards]:
+                yield key, value

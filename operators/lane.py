@@ -1,159 +1,380 @@
-"""What a lane remembers between records: sequences under way, slices that came early, ids that are done.
+"""What a lane knows of its sequences: which are under way, what has come of them, which are done.
 
 The same rules serve the roll-out and the prediction operator: slices are taken in order of time whatever order they
 come in, a timestep is taken once, a finished sequence is not taken again, an abandoned one expires.
+
+Sequences that have taken the same timesteps form a cohort and are handled as one: a block of thousands costs what a
+single sequence costs. A record that touches a part of a cohort splits it.
+
+A lane is a function of the records that made it. So Flink state holds the records of unfinished sequences as they
+came, and a lane that is asked for the first time after a restart takes them again. Where the records have grown
+longer than the membranes they lead to, a snapshot replaces them. Memory is a cache of state, never ahead of it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from operators import state_pb2 as pb
-from wire.codec import Codes, Slice, Targets
-from wire.idset import IdSet
+from snn.model import ModelSpec
+from wire.codec import Codes, Slice, Targets, decode_slice
+from wire.idset import Ids, IdSet
 
 REMEMBER_MS = 24 * 3600 * 1000  # finished ids are known for one to two days, Kafka's usual span of re-sends
+CHUNK_BITS = 16  # finished ids are stored in chunks of this many bits: a client that counts up rewrites one
+
+Membranes = npt.NDArray[np.float32]
 
 
-class Ready(NamedTuple):
-    """Timesteps start .. start+k-1 of the sequences `ids` [B], next in line for each: codes [B, k, m]."""
+class Store(Protocol):
+    """The part of Flink's MapState[str, bytes] that a lane uses."""
 
-    ids: list[int]
-    start: int
-    codes: npt.NDArray[np.int32]
+    def put(self, key: str, value: bytes) -> None: ...
+    def remove(self, key: str) -> None: ...
+    def items(self) -> Iterable[tuple[str, bytes]]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Cohort:
+    """Sequences that have taken the same timesteps.
+
+    ids: [B]. next: timesteps taken without a hole, of which the first `stepped` are in `membranes` [B, n] (None: at
+    rest) and the others in `waiting` [B, k, m]. early: (start, [B, k, m]) behind a hole, by start. sent_us: of the
+    newest record. entries: keys of the stored records and snapshots that tell all this; logged: bytes of codes a
+    sequence in them since the last snapshot.
+    """
+
+    ids: Ids
+    targets: Targets
+    next: int = 0
+    stepped: int = 0
+    membranes: Membranes | None = None
+    waiting: list[Codes] = field(default_factory=list)
+    early: list[tuple[int, Codes]] = field(default_factory=list)
+    touched_ms: int = 0
+    sent_us: int = 0
+    entries: list[str] = field(default_factory=list)
+    logged: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def codes(self) -> Codes:
+        """[B, next - stepped, m] the timesteps that wait to be stepped."""
+        return self.waiting[0] if len(self.waiting) == 1 else np.concatenate(self.waiting, axis=1)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Cohort":
+        """The sequences `rows` as a cohort of their own."""
+        return Cohort(
+            self.ids[rows],
+            self.targets.take(rows),
+            self.next,
+            self.stepped,
+            None if self.membranes is None else self.membranes[rows],
+            [codes[rows] for codes in self.waiting],
+            [(start, codes[rows]) for start, codes in self.early],
+            self.touched_ms,
+            self.sent_us,
+            list(self.entries),
+            self.logged,
+        )
+
+
+class Expired(NamedTuple):
+    """An abandoned sequence and the timesteps it had taken without a hole."""
+
+    id: int
+    steps: int
 
 
 class Lane:
-    def __init__(self, stored: bytes | None, lanes: int, now_ms: int) -> None:
-        message = pb.Lane() if stored is None else pb.Lane.FromString(stored)
-        self._live = {sequence.id: sequence for sequence in message.live}
-        self._finished = IdSet(((span.first, span.last) for span in message.finished), step=lanes)
-        self._before = IdSet(((span.first, span.last) for span in message.finished_before), step=lanes)
-        self._rotated_ms = message.rotated_ms or now_ms
-        self._lanes = lanes
-
-    def to_bytes(self) -> bytes:
-        return pb.Lane(
-            live=self._live.values(),
-            finished=[pb.Span(first=first, last=last) for first, last in self._finished.spans()],
-            finished_before=[pb.Span(first=first, last=last) for first, last in self._before.spans()],
-            rotated_ms=self._rotated_ms,
-        ).SerializeToString()
+    def __init__(self, model: ModelSpec, store: Store, now_ms: int) -> None:
+        """A lane as `store` has it."""
+        self._model, self._store = model, store
+        self._timesteps = model.input.timesteps
+        self._cohort_of: dict[int, Cohort] = {}
+        self._pending: dict[Cohort, None] = {}  # those with codes that wait
+        self._complete: dict[Cohort, None] = {}  # those with all timesteps
+        self._references: dict[str, int] = {}  # how many cohorts need a stored entry
+        self._unsaved: dict[str, bytes] = {}  # new entries, until `save`
+        self._number = 0
+        self._finished: dict[int, IdSet] = {}  # by period of REMEMBER_MS
+        self._dirty: set[tuple[int, int]] = set()  # (period, chunk) of finished ids to be stored
+        self._load(now_ms)
 
     @property
     def live(self) -> int:
         """Sequences under way."""
-        return len(self._live)
+        return len(self._cohort_of)
 
-    def accept(self, piece: Slice, now_ms: int) -> tuple[list[Ready], int]:
-        """What `piece` makes ready to step, batched by timesteps, and how many of its timesteps were duplicates."""
-        _, steps, features = piece.codes.shape
-        done = self._finished.contains(piece.ids) | self._before.contains(piece.ids)
+    @property
+    def ready_steps(self) -> int:
+        """Timesteps of complete sequences that wait to be stepped, summed over sequences."""
+        return sum(len(cohort) * (cohort.next - cohort.stepped) for cohort in self._complete)
+
+    def complete(self) -> list[Cohort]:
+        """Cohorts that have taken all timesteps."""
+        return list(self._complete)
+
+    def pending(self) -> list[Cohort]:
+        """Cohorts with timesteps that wait to be stepped."""
+        return list(self._pending)
+
+    # -- what comes and goes ---------------------------------------------------------------------------------------
+
+    def offer(self, piece: Slice, record: bytes, now_ms: int) -> int:
+        """Take what is new in `record`, decoded as `piece`; how many timesteps were duplicates."""
+        key = self._next_key("r")
+        duplicates = self._take(piece, key, now_ms)
+        if key in self._references:
+            self._unsaved[key] = record
+        return duplicates
+
+    def stepped(self, cohort: Cohort, membranes: Membranes) -> None:
+        """All that waited is in `membranes` [B, n] now."""
+        cohort.membranes, cohort.stepped = membranes, cohort.next
+        cohort.waiting.clear()
+        self._pending.pop(cohort, None)
+        if cohort.logged > membranes.itemsize * membranes.shape[1]:
+            self._snapshot(cohort)
+
+    def finish(self, cohorts: Iterable[Cohort], now_ms: int) -> None:
+        """Forget complete sequences and drop what else may come of them."""
+        period = now_ms // REMEMBER_MS
+        self._forget_finished_before(period - 1)
+        done = self._finished.setdefault(period, IdSet(step=self._model.lanes))
+        for cohort in cohorts:
+            done.add(cohort.ids)
+            self._dirty.update((period, chunk) for chunk in np.unique(cohort.ids >> np.uint64(CHUNK_BITS)).tolist())
+            self._drop(cohort)
+
+    def expire(self, older_than_ms: int) -> list[Expired]:
+        """Drop sequences untouched since `older_than_ms`."""
+        gone = [cohort for cohort in self._cohorts() if cohort.touched_ms < older_than_ms]
+        shared = {key for cohort in gone for key in cohort.entries}
+        for cohort in gone:
+            self._drop(cohort)
+        for cohort in self._cohorts():  # an entry that others need would bring the dropped ones back
+            if shared.intersection(cohort.entries):
+                self._snapshot(cohort)
+        return [Expired(sequence, cohort.next) for cohort in gone for sequence in cohort.ids.tolist()]
+
+    def save(self) -> None:
+        """Bring the store up to date; before the operator returns."""
+        for key, value in self._unsaved.items():
+            self._store.put(key, value)
+        for period, chunk in self._dirty:
+            first = chunk << CHUNK_BITS
+            spans = self._finished[period].within(first, first + (1 << CHUNK_BITS) - 1)
+            self._store.put(_finished_key(period, chunk), np.array(spans, "<u8").tobytes())
+        self._unsaved.clear()
+        self._dirty.clear()
+
+    # -- taking a record -------------------------------------------------------------------------------------------
+
+    def _take(self, piece: Slice, key: str, now_ms: int) -> int:
+        steps = piece.codes.shape[1]
+        done = np.zeros(len(piece.ids), bool)
+        for period in self._finished.values():
+            done |= period.contains(piece.ids)
         duplicates = int(done.sum()) * steps
-        ready: dict[tuple[int, int], tuple[list[int], list[Codes]]] = defaultdict(lambda: ([], []))
+        for cohort, rows in self._touched(piece.ids, done):
+            codes = piece.codes if rows is None else piece.codes[rows]
+            targets = piece.targets if rows is None else piece.targets.take(rows)
+            before = cohort.logged
+            duplicates += self._place(cohort, piece.start, codes)
+            news = cohort.targets.merge(targets)
+            if cohort.logged > before or news is not cohort.targets:
+                cohort.targets = news
+                cohort.entries.append(key)
+                self._references[key] = self._references.get(key, 0) + 1
+            cohort.touched_ms = now_ms
+            cohort.sent_us = max(cohort.sent_us, piece.sent_us)
+        return duplicates
+
+    def _touched(self, ids: Ids, done: npt.NDArray[np.bool_]) -> Iterator[tuple[Cohort, npt.NDArray[np.intp] | None]]:
+        """Cohorts that make up the unfinished `ids`, and the rows of the record in each one's order; None: as is."""
+        numbers = ids.tolist()
+        first = self._cohort_of.get(numbers[0])
+        if first is not None and np.array_equal(first.ids, ids):
+            yield first, None
+            return
+        if not done.any() and self._cohort_of.keys().isdisjoint(numbers):
+            yield self._new(ids), None
+            return
+        rows_of: dict[Cohort | None, list[int]] = defaultdict(list)
         for row in np.flatnonzero(~done).tolist():
-            sequence = self._sequence(int(piece.ids[row]))
-            _note(sequence, piece, row, now_ms)
-            start = sequence.next
-            duplicates += _put_early(sequence, piece.start, piece.codes[row])
-            run = _take_run(sequence, features)
-            if len(run):
-                ids, codes = ready[start, len(run)]
-                ids.append(sequence.id)
-                codes.append(run)
-        return [Ready(ids, start, np.stack(codes)) for (start, _), (ids, codes) in ready.items()], duplicates
+            rows_of[self._cohort_of.get(numbers[row])].append(row)
+        for found, listed in rows_of.items():
+            rows = np.array(listed)
+            if found is None:
+                yield self._new(ids[rows]), rows
+                continue
+            order = {sequence: row for row, sequence in zip(listed, ids[rows].tolist(), strict=True)}
+            at = [row for row, sequence in enumerate(found.ids.tolist()) if sequence in order]
+            cohort = found if len(at) == len(found) else self._split(found, np.array(at))
+            yield cohort, np.array([order[sequence] for sequence in cohort.ids.tolist()])
 
-    def carry(self, ids: list[int], dtype: npt.DTypeLike, otherwise: Callable[[], npt.NDArray]) -> npt.NDArray:
-        """[B, ...] what was carried for each sequence, `otherwise()` for the ones at their start."""
-        rows = [self._live[sequence_id].carry for sequence_id in ids]
-        return np.stack([np.frombuffer(row, dtype) if row else otherwise() for row in rows])
+    def _new(self, ids: Ids) -> Cohort:
+        cohort = Cohort(ids, Targets.none(len(ids), self._model.readout))
+        self._cohort_of.update(dict.fromkeys(ids.tolist(), cohort))
+        return cohort
 
-    def keep(self, ids: list[int], carry: npt.NDArray) -> None:
-        """Carry row b of `carry` for sequence ids[b] until its next slice."""
-        for sequence_id, row in zip(ids, carry, strict=True):
-            self._live[sequence_id].carry = row.tobytes()
+    def _split(self, cohort: Cohort, rows: npt.NDArray[np.intp]) -> Cohort:
+        """Take `rows` out of `cohort`, which keeps the others."""
+        part = cohort.take(rows)
+        rest = cohort.take(np.setdiff1d(np.arange(len(cohort)), rows))
+        for name in ("ids", "targets", "membranes", "waiting", "early"):
+            setattr(cohort, name, getattr(rest, name))
+        self._cohort_of.update(dict.fromkeys(part.ids.tolist(), part))
+        for key in part.entries:
+            self._references[key] += 1
+        self._note(part)
+        return part
 
-    def append(self, ids: list[int], codes: npt.NDArray[np.int32]) -> None:
-        """Carry codes [B, k, m] behind those already carried."""
-        for sequence_id, rows in zip(ids, codes, strict=True):
-            self._live[sequence_id].carry += rows.tobytes()
+    def _place(self, cohort: Cohort, start: int, codes: Codes) -> int:
+        """Put the timesteps of a slice that were not seen yet in their place; how many were, over all sequences."""
+        steps = codes.shape[1]
+        if start == cohort.next and not cohort.early:
+            new = steps
+            cohort.waiting.append(codes)
+            cohort.next += steps
+        else:
+            taken = {start + t for start, held in cohort.early for t in range(held.shape[1])}
+            missing = [t for t in range(max(0, cohort.next - start), steps) if start + t not in taken]
+            new = len(missing)
+            for run in np.split(missing, np.flatnonzero(np.diff(missing) != 1) + 1) if missing else []:
+                cohort.early.append((start + int(run[0]), codes[:, run[0] : run[-1] + 1]))
+            cohort.early.sort(key=lambda held: held[0])
+            while cohort.early and cohort.early[0][0] == cohort.next:
+                _, held = cohort.early.pop(0)
+                cohort.waiting.append(held)
+                cohort.next += held.shape[1]
+        cohort.logged += new * codes.shape[2] * codes.itemsize
+        self._note(cohort)
+        return (steps - new) * len(cohort)
 
-    def targets(self, ids: list[int], outputs: int) -> Targets:
-        """Targets of live sequences, whichever slice brought them."""
-        sequences = [self._live[sequence_id] for sequence_id in ids]
-        if any(sequence.values for sequence in sequences):
-            none = np.full(outputs, np.nan, np.float32).tobytes()
-            rows = [np.frombuffer(sequence.values or none, np.float32) for sequence in sequences]
-            return Targets(values=np.stack(rows))
-        classes = [getattr(sequence, "class") if sequence.HasField("class") else -1 for sequence in sequences]
-        return Targets(classes=np.array(classes, np.int32))
+    def _note(self, cohort: Cohort) -> None:
+        if cohort.waiting:
+            self._pending[cohort] = None
+        if cohort.next == self._timesteps:
+            self._complete[cohort] = None
 
-    def sent_us(self, ids: list[int]) -> list[int]:
-        """When the newest record of each sequence was sent."""
-        return [self._live[sequence_id].sent_us for sequence_id in ids]
+    # -- what is stored --------------------------------------------------------------------------------------------
 
-    def at(self, timesteps: int) -> list[int]:
-        """Live sequences that have taken `timesteps` timesteps."""
-        return [sequence.id for sequence in self._live.values() if sequence.next == timesteps]
+    def _cohorts(self) -> list[Cohort]:
+        return list(dict.fromkeys(self._cohort_of.values()))
 
-    def finish(self, ids: list[int]) -> None:
-        """Forget the sequences and drop what else may come of them."""
-        for sequence_id in ids:
-            del self._live[sequence_id]
-        self._finished.add(np.array(ids, np.uint64))
+    def _drop(self, cohort: Cohort) -> None:
+        for sequence in cohort.ids.tolist():
+            del self._cohort_of[sequence]
+        self._pending.pop(cohort, None)
+        self._complete.pop(cohort, None)
+        self._release(cohort)
 
-    def expire(self, older_than_ms: int, now_ms: int) -> list[tuple[int, int]]:
-        """Drop sequences untouched since `older_than_ms`; their ids and the timesteps they had taken."""
-        gone = [(s.id, s.next) for s in self._live.values() if s.touched_ms < older_than_ms]
-        for sequence_id, _ in gone:
-            del self._live[sequence_id]
-        if now_ms - self._rotated_ms > REMEMBER_MS:
-            self._before, self._finished = self._finished, IdSet(step=self._lanes)
-            self._rotated_ms = now_ms
-        return gone
+    def _next_key(self, kind: str) -> str:
+        self._number += 1
+        return f"{kind}{self._number:x}"
 
-    def _sequence(self, sequence_id: int) -> pb.Sequence:
-        if sequence_id not in self._live:
-            self._live[sequence_id] = pb.Sequence(id=sequence_id)
-        return self._live[sequence_id]
+    def _release(self, cohort: Cohort) -> None:
+        """The cohort no longer needs its entries."""
+        for key in cohort.entries:
+            self._references[key] -= 1
+            if not self._references[key]:
+                del self._references[key]
+                if self._unsaved.pop(key, None) is None:
+                    self._store.remove(key)
+        cohort.entries = []
+
+    def _snapshot(self, cohort: Cohort) -> None:
+        """Store the cohort itself instead of the records that led to it."""
+        self._release(cohort)
+        pieces, start = [], cohort.stepped
+        for codes in cohort.waiting:
+            pieces.append((start, codes))
+            start += codes.shape[1]
+        message = pb.Snapshot(
+            ids=cohort.ids.tolist(),
+            stepped=cohort.stepped,
+            membranes=b"" if cohort.membranes is None else cohort.membranes.tobytes(),
+            pieces=[
+                pb.Piece(start=start, steps=codes.shape[1], codes=np.ascontiguousarray(codes, np.int32).tobytes())
+                for start, codes in pieces + cohort.early
+            ],
+            sent_us=cohort.sent_us,
+            **cohort.targets.to_bytes(),
+        )
+        key = self._next_key("s")
+        self._unsaved[key], self._references[key] = message.SerializeToString(), 1
+        cohort.entries, cohort.logged = [key], 0
+
+    def _forget_finished_before(self, period: int) -> None:
+        for old in [known for known in self._finished if known < period]:
+            for first, last in self._finished.pop(old).spans():
+                for chunk in range(first >> CHUNK_BITS, (last >> CHUNK_BITS) + 1):
+                    self._store.remove(_finished_key(old, chunk))
+            for cohort in self._cohorts():  # their entries may hold sequences that were just forgotten
+                self._snapshot(cohort)
+
+    def _load(self, now_ms: int) -> None:
+        stored = dict(self._store.items())
+        self._number = max((_number(key) for key in stored if key[0] in "rs"), default=0)
+        spans: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for key in [key for key in stored if key[0] == "f"]:
+            pairs = np.frombuffer(stored.pop(key), "<u8").reshape(-1, 2).tolist()
+            spans[_period(key)] += [(first, last) for first, last in pairs]
+        self._finished = {period: IdSet(pairs, step=self._model.lanes) for period, pairs in spans.items()}
+        newest_first = sorted((key for key in stored if key[0] == "s"), key=_number, reverse=True)
+        for key in newest_first:
+            self._restore(key, pb.Snapshot.FromString(stored[key]), now_ms)
+        for key in sorted((key for key in stored if key[0] == "r"), key=_number):
+            piece = decode_slice(stored[key], self._model)
+            assert piece is not None  # it was taken once
+            self._take(piece, key, now_ms)
+        for key in stored.keys() - self._references.keys():
+            self._store.remove(key)
+
+    def _restore(self, key: str, snapshot: pb.Snapshot, now_ms: int) -> None:
+        """Take the sequences of a snapshot that are neither finished nor known from a newer one."""
+        ids = np.array(snapshot.ids, np.uint64)
+        known = np.array([sequence in self._cohort_of for sequence in snapshot.ids])
+        for period in self._finished.values():
+            known |= period.contains(ids)
+        if known.all():
+            return
+        batch, features = len(ids), self._model.input.features
+        whole = Cohort(ids, Targets.of_bytes(batch, self._model.readout, snapshot.classes, snapshot.values))
+        whole.next = whole.stepped = snapshot.stepped
+        if snapshot.membranes:
+            whole.membranes = np.frombuffer(snapshot.membranes, np.float32).reshape(batch, -1)
+        for piece in snapshot.pieces:
+            codes = np.frombuffer(piece.codes, np.int32).reshape(batch, piece.steps, features)
+            if piece.start == whole.next:
+                whole.waiting.append(codes)
+                whole.next += piece.steps
+            else:
+                whole.early.append((piece.start, codes))
+        cohort = whole.take(np.flatnonzero(~known)) if known.any() else whole
+        cohort.touched_ms, cohort.sent_us, cohort.entries = now_ms, snapshot.sent_us, [key]
+        self._references[key] = 1
+        self._cohort_of.update(dict.fromkeys(cohort.ids.tolist(), cohort))
+        self._note(cohort)
 
 
-def _note(sequence: pb.Sequence, piece: Slice, row: int, now_ms: int) -> None:
-    sequence.touched_ms = now_ms
-    sequence.sent_us = max(sequence.sent_us, piece.sent_us)
-    classes, values = piece.targets
-    if classes is not None and classes[row] >= 0 and not sequence.HasField("class"):
-        setattr(sequence, "class", int(classes[row]))
-    if values is not None and not sequence.values and not np.isnan(values[row]).any():
-        sequence.values = values[row].tobytes()
+def _number(key: str) -> int:
+    """Of a record "r<number>" or a snapshot "s<number>"."""
+    return int(key[1:], 16)
 
 
-def _put_early(sequence: pb.Sequence, start: int, codes: Codes) -> int:
-    """Keep the timesteps of a slice that were not seen yet; how many were."""
-    taken = {start + t for start, steps in _held(sequence) for t in range(steps)}
-    new = [t for t in range(len(codes)) if start + t not in taken]
-    for run in np.split(new, np.flatnonzero(np.diff(new) != 1) + 1) if new else []:
-        part = np.ascontiguousarray(codes[run[0] : run[-1] + 1], np.int32)
-        sequence.early.add(start=start + int(run[0]), steps=len(run), codes=part.tobytes())
-    return len(codes) - len(new)
+def _finished_key(period: int, chunk: int) -> str:
+    return f"f{period:x}/{chunk:x}"
 
 
-def _held(sequence: pb.Sequence) -> list[tuple[int, int]]:
-    return [(0, sequence.next), *((piece.start, piece.steps) for piece in sequence.early)]
-
-
-def _take_run(sequence: pb.Sequence, features: int) -> npt.NDArray[np.int32]:
-    """[k, m] the timesteps that continue the sequence without a hole, k = 0 where there are none."""
-    early = sorted(sequence.early, key=lambda piece: piece.start)
-    run = []
-    for piece in early:
-        if piece.start != sequence.next:
-            break
-        run.append(np.frombuffer(piece.codes, np.int32).reshape(-1, features))
-        sequence.next += piece.steps
-    del sequence.early[:]
-    sequence.early.extend(early[len(run) :])
-    return np.concatenate(run) if run else np.empty((0, features), np.int32)
+def _period(key: str) -> int:
+    """Of a chunk of finished ids."""
+    return int(key[1:].split("/")[0], 16)

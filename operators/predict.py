@@ -1,6 +1,6 @@
 """Answers sequences with the newest readout, stepping only the witnesses of its support.
 
-Keyed by lane; readouts are broadcast. A sequence's codes wait in Flink state until its last timestep is there and
+Keyed by lane; readouts are broadcast. A sequence's records wait in Flink state until its last timestep is there and
 are then rolled out at once with the readout of that moment: a new readout takes over between two answers, whatever
 sequences are under way. Sequences that are complete before the first readout wait for it.
 """
@@ -12,13 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from pyflink.common import Types
 from pyflink.datastream import KeyedBroadcastProcessFunction, RuntimeContext
-from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.datastream.state import MapStateDescriptor
 
 from operators import worker
 from operators.expiry import expire
-from operators.lane import Lane
+from operators.keys import flink_keys
+from operators.lane import Cohort, Lane
 from operators.metrics import OperatorMetrics
 from operators.tags import DEAD_LETTERS
+from operators.timers import Timers
 from snn.model import parse_model
 from snn.network import Network
 from snn.readout import Readout, predicted_classes
@@ -51,9 +53,13 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         self._metrics = OperatorMetrics(runtime_context, self._model.model)
         self._metrics.gauge_live_sequences()
         self._metrics.gauge("readout_version", lambda: self._current.version if self._current else 0)
-        self._lane = runtime_context.get_state(ValueStateDescriptor("lane", Types.PICKLED_BYTE_ARRAY()))
+        self._state = runtime_context.get_map_state(
+            MapStateDescriptor("lane", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        )
+        self._lanes: dict[int, Lane] = {}
+        self._lane_number = {key: lane for lane, key in enumerate(flink_keys(self._model.lanes))}
         self._current: Current | None = None
-        self._timers: dict[int, int] = {}
+        self._timers = Timers()
 
     def process_broadcast_element(self, value: bytes, ctx: KeyedBroadcastProcessFunction.Context) -> Iterator:
         try:
@@ -81,75 +87,70 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             return
         state.put(self._model.model, value)
 
-    def process_element(
-        self, value: tuple[int, int, bytes], ctx: KeyedBroadcastProcessFunction.ReadOnlyContext
-    ) -> Iterator:
+    def process_element(self, value: tuple[int, bytes], ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator:
         self._metrics.resume()
-        lane_number, _, record = value
+        key, record = value
         now_ms = ctx.timer_service().current_processing_time()
         piece = decode_slice(record, self._model)
         assert piece is not None  # Decode lets only this model's slices through
-        lane = Lane(self._lane.value(), self._model.lanes, now_ms)
-        ready, duplicates = lane.accept(piece, now_ms)
-        for group in ready:
-            lane.append(group.ids, group.codes)
-        if duplicates:
-            self._metrics.count("duplicates", duplicates)
-        yield from self._answer(lane, lane_number, now_ms, ctx)
+        lane = self._lane(key, now_ms)
+        self._metrics.count("duplicates", lane.offer(piece, record, now_ms))
+        yield from self._answer(lane, key, now_ms, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
         self._metrics.defer()
-        lane = Lane(self._lane.value(), self._model.lanes, timestamp)
+        key = ctx.get_current_key()
+        lane = self._lane(key, timestamp)
         timesteps = self._model.input.timesteps
         yield from expire(lane, "predict", timesteps, self._expire_ms, timestamp, self._metrics)
-        yield from self._answer(lane, ctx.get_current_key(), timestamp, ctx)
+        yield from self._answer(lane, key, timestamp, ctx)
+
+    def _lane(self, key: int, now_ms: int) -> Lane:
+        if key not in self._lanes:
+            self._lanes[key] = Lane(self._model, self._state, now_ms)
+        return self._lanes[key]
 
     def _answer(
-        self, lane: Lane, lane_number: int, now_ms: int, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext
+        self, lane: Lane, key: int, now_ms: int, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext
     ) -> Iterator[bytes]:
-        """Answer what is complete, store the lane, and come back later for what is not."""
-        complete = lane.at(self._model.input.timesteps)
+        """Answer what is complete, bring Flink state up to date, and come back later for what is not."""
+        complete = lane.complete()
         current = self._newest(ctx.get_broadcast_state(READOUTS).get(self._model.model))
         if complete and current is not None:
-            yield from self._predict(lane, complete, current)
-            lane.finish(complete)
-        self._lane.update(lane.to_bytes())
-        self._metrics.live(lane_number, lane.live)
+            for cohort in complete:
+                yield from self._predict(cohort, current)
+            lane.finish(complete, now_ms)
+        lane.save()
+        self._metrics.live(self._lane_number[key], lane.live)
         if lane.live:
-            period = RETRY_MS if complete and current is None else self._expire_ms
-            due = (now_ms // period + 1) * period
-            if self._timers.get(lane_number, 0) <= now_ms or due < self._timers[lane_number]:
-                ctx.timer_service().register_processing_time_timer(due)
-                self._timers[lane_number] = due
+            waits = complete and current is None
+            self._timers.wake(ctx.timer_service(), key, RETRY_MS if waits else self._expire_ms)
 
-    def _predict(self, lane: Lane, ids: list[int], current: Current) -> Iterator[bytes]:
+    def _predict(self, cohort: Cohort, current: Current) -> Iterator[bytes]:
         model = self._model
-        codes = lane.carry(ids, np.int32, lambda: np.empty(0, np.int32))
-        codes = codes.reshape(len(ids), model.input.timesteps, model.input.features)
-        spikes = self._engine.final_spikes(codes, model.input, current.network)
+        spikes = self._engine.final_spikes(cohort.codes, model.input, current.network)
         scores = current.readout.scores(spikes)
-        classes = predicted_classes(scores) if model.readout.target == "class" else np.full(len(ids), -1)
-        in_training = current.trained_on.contains(np.array(ids, np.uint64))
-        targets = lane.targets(ids, model.readout.outputs).classes
+        classes = predicted_classes(scores) if model.readout.target == "class" else np.full(len(cohort), -1)
+        in_training = current.trained_on.contains(cohort.ids)
+        targets = np.full(len(cohort), -1) if cohort.targets.classes is None else cohort.targets.classes
         answered = now_us()
-        rows: Iterable = zip(ids, scores, classes, in_training, lane.sent_us(ids), strict=True)
-        for row, (sequence_id, score, predicted, trained, sent) in enumerate(rows):
-            target = -1 if targets is None else int(targets[row])
+        rows: Iterable = zip(cohort.ids.tolist(), scores, classes, in_training, targets.tolist(), strict=True)
+        for sequence, score, predicted, trained, target in rows:
             self._metrics.count("predictions")
-            self._metrics.latency((answered - sent) / 1000)
+            self._metrics.latency((answered - cohort.sent_us) / 1000)
             if target >= 0 and not trained:
                 self._metrics.count("test_then_train_sequences")
                 self._metrics.count("test_then_train_correct", int(predicted == target))
             yield pb.Prediction(
                 schema=SCHEMA,
                 model=model.model,
-                id=sequence_id,
+                id=sequence,
                 readout_version=current.version,
                 scores=score.tobytes(),
                 predicted_class=int(predicted),
                 target_class=target,
                 in_training=bool(trained),
-                sent_us=sent,
+                sent_us=cohort.sent_us,
                 answered_us=answered,
             ).SerializeToString()
 

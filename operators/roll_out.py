@@ -1,7 +1,8 @@
 """Steps LIF neurons through each sequence's timesteps and emits their final spikes as spike columns.
 
-Keyed by (lane, shard). Membranes wait in Flink state between the slices of a sequence, so the spikes are those of one
-undivided roll-out however a sequence was cut, and a restart continues from the last checkpoint.
+Keyed by (lane, shard). However a sequence was cut, its spikes are those of one undivided roll-out. Complete sequences
+are stepped as soon as there are enough to be worth it, the others when they have waited for LINGER_MS: so a stream of
+single timesteps is stepped in batches, over sequences and over time.
 """
 
 import json
@@ -10,19 +11,23 @@ from collections.abc import Iterator
 import numpy as np
 from pyflink.common import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import ValueStateDescriptor
+from pyflink.datastream.state import MapStateDescriptor
 
 from operators import worker
 from operators.expiry import expire
-from operators.lane import Lane, Ready
+from operators.keys import flink_keys
+from operators.lane import Cohort, Lane
 from operators.metrics import OperatorMetrics
 from operators.tags import BRAIN_WAVES
+from operators.timers import Timers
 from snn.model import parse_model
 from snn.network import Network
 from wire import messages_pb2 as pb
 from wire.codec import SCHEMA, Columns, decode_slice, encode_columns, now_us, pack
 
-Key = tuple[int, int]
+LINGER_MS = 200  # columns wait for a checkpoint of seconds anyway, and a brain wave is looked at once a second
+ENOUGH = 2**21  # neuron-steps: more than a millisecond of one core, against some 100 us to call it and emit its output
+MEMBRANE_BYTES = 64 * 2**20  # of a batch; more rows are stepped in several
 
 
 class RollOutOperator(KeyedProcessFunction):
@@ -33,89 +38,126 @@ class RollOutOperator(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         self._engine = worker.load_engine()
         self._model = parse_model(json.loads(self._spec_json))
+        shards = self._model.witnesses.shards
+        keys = flink_keys(self._model.lanes * shards)
+        self._place = {key: divmod(slot, shards) for slot, key in enumerate(keys)}
         self._metrics = OperatorMetrics(runtime_context, self._model.model)
         self._metrics.gauge_live_sequences()
-        self._lane = runtime_context.get_state(ValueStateDescriptor("lane", Types.PICKLED_BYTE_ARRAY()))
+        self._state = runtime_context.get_map_state(
+            MapStateDescriptor("lane", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        )
+        self._lanes: dict[int, Lane] = {}
         self._networks: dict[int, Network] = {}
-        self._timers: dict[Key, int] = {}
+        self._timers = Timers()
 
-    def process_element(self, value: tuple[int, int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator:
+    def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator:
         self._metrics.resume()
-        lane_number, shard, record = value
+        key, record = value
         now_ms = ctx.timer_service().current_processing_time()
         piece = decode_slice(record, self._model)
         assert piece is not None  # Decode lets only this model's slices through
-        lane = Lane(self._lane.value(), self._model.lanes, now_ms)
-        ready, duplicates = lane.accept(piece, now_ms)
-        for group in ready:
-            yield from self._step(lane, lane_number, shard, group)
-        self._lane.update(lane.to_bytes())
+        lane = self._lane(key, now_ms)
+        duplicates = lane.offer(piece, record, now_ms)
+        _, shard = self._place[key]
+        if lane.ready_steps * self._neurons(shard) >= ENOUGH:
+            yield from self._step(lane, key, lane.complete(), now_ms)
         if shard == 0:  # the shards see the same sequences: each is counted once
-            self._metrics.live(lane_number, lane.live)
             self._metrics.count("duplicates", duplicates)
-        self._watch_expiry((lane_number, shard), now_ms, ctx)
+        self._settle(lane, key, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator:
         self._metrics.defer()
-        lane = Lane(self._lane.value(), self._model.lanes, timestamp)
         key = ctx.get_current_key()
-        if key[1] == 0:  # one shard speaks for all
+        lane = self._lane(key, timestamp)
+        yield from self._step(lane, key, lane.pending(), timestamp)
+        if timestamp % self._expire_ms == 0:
+            yield from self._expire(lane, key, timestamp)
+        self._settle(lane, key, ctx)
+
+    def _expire(self, lane: Lane, key: int, now_ms: int) -> Iterator:
+        if self._place[key][1] == 0:  # one shard speaks for all
             timesteps = self._model.input.timesteps
-            yield from expire(lane, "roll_out", timesteps, self._expire_ms, timestamp, self._metrics)
-            self._metrics.live(key[0], lane.live)
+            yield from expire(lane, "roll_out", timesteps, self._expire_ms, now_ms, self._metrics)
         else:
-            lane.expire(timestamp - self._expire_ms, timestamp)
-        self._lane.update(lane.to_bytes())
-        if lane.live:
-            self._watch_expiry(key, timestamp, ctx)
+            lane.expire(now_ms - self._expire_ms)
 
-    def _step(self, lane: Lane, lane_number: int, shard: int, ready: Ready) -> Iterator:
-        model, ids = self._model, ready.ids
-        network = self._network(shard)
-        resting = self._engine.resting(network)
-        membranes = lane.carry(ids, np.float32, lambda: resting)
-        result = self._engine.advance(ready.codes, ready.start, membranes, network, model.input)
-        yield BRAIN_WAVES, self._wave(lane_number, shard, ready, network, result.active)
-
-        steps = ready.codes.shape[1]
+    def _settle(self, lane: Lane, key: int, ctx: KeyedProcessFunction.Context) -> None:
+        """Bring Flink state up to date, and see that someone comes back for what is left."""
+        lane.save()
+        lane_number, shard = self._place[key]
         if shard == 0:
-            self._metrics.count("steps", steps * len(ids))
-        if ready.start + steps < model.input.timesteps:
-            lane.keep(ids, result.membranes)
+            self._metrics.live(lane_number, lane.live)
+        if lane.pending():
+            self._timers.wake(ctx.timer_service(), key, LINGER_MS)
+        if lane.live:
+            self._timers.wake(ctx.timer_service(), key, self._expire_ms)
+
+    def _step(self, lane: Lane, key: int, cohorts: list[Cohort], now_ms: int) -> Iterator:
+        alike: dict[tuple[int, int], list[Cohort]] = {}
+        for cohort in cohorts:
+            alike.setdefault((cohort.stepped, cohort.next), []).append(cohort)
+        most = max(1, MEMBRANE_BYTES // (4 * self._neurons(self._place[key][1])))
+        for group in alike.values():
+            batch: list[Cohort] = []
+            for cohort in group:
+                if batch and sum(map(len, batch)) + len(cohort) > most:
+                    yield from self._step_batch(lane, key, batch, now_ms)
+                    batch = []
+                batch.append(cohort)
+            yield from self._step_batch(lane, key, batch, now_ms)
+
+    def _step_batch(self, lane: Lane, key: int, cohorts: list[Cohort], now_ms: int) -> Iterator:
+        """Step cohorts that wait at the same timesteps."""
+        model, (lane_number, shard) = self._model, self._place[key]
+        network, start, end = self._network(shard), cohorts[0].stepped, cohorts[0].next
+        codes = np.concatenate([cohort.codes for cohort in cohorts])
+        resting = self._engine.resting(network)
+        membranes = np.concatenate(
+            [
+                np.broadcast_to(resting, (len(cohort), len(resting))) if cohort.membranes is None else cohort.membranes
+                for cohort in cohorts
+            ]
+        )
+        result = self._engine.advance(codes, start, membranes, network, model.input)
+        yield BRAIN_WAVES, self._wave(lane_number, shard, start, len(codes), network, result.active)
+        if shard == 0:
+            self._metrics.count("steps", (end - start) * len(codes))
+        rows = np.cumsum([0, *map(len, cohorts)])
+        if end < model.input.timesteps:
+            for cohort, first, last in zip(cohorts, rows, rows[1:], strict=False):
+                lane.stepped(cohort, result.membranes[first:last].copy())
             return
         if shard == 0:
-            self._metrics.count("sequences", len(ids))
-        targets = lane.targets(ids, model.readout.outputs)
-        known = targets.known(len(ids))
-        if known.any():
-            first = model.witnesses.shard(shard).start
-            kept = [sequence_id for sequence_id, keep in zip(ids, known, strict=True) if keep]
-            yield encode_columns(model, Columns.of(shard, first, kept, pack(result.spikes[known]), targets.take(known)))
-        lane.finish(ids)
+            self._metrics.count("sequences", len(codes))
+        for cohort, first, last in zip(cohorts, rows, rows[1:], strict=False):
+            known = cohort.targets.known(len(cohort))
+            if known.any():
+                bits = pack(result.spikes[first:last][known])
+                witness = model.witnesses.shard(shard).start
+                columns = Columns(shard, witness, cohort.ids[known], bits, cohort.targets.take(known))
+                yield encode_columns(model, columns)
+        lane.finish(cohorts, now_ms)
 
-    def _wave(self, lane: int, shard: int, ready: Ready, network: Network, active: list[list[int]]) -> bytes:
-        batch, steps, _ = ready.codes.shape
+    def _wave(
+        self, lane: int, shard: int, start: int, sequences: int, network: Network, active: list[list[int]]
+    ) -> bytes:
         wave = pb.BrainWave(
-            schema=SCHEMA,
-            model=self._model.model,
-            shard=shard,
-            lane=lane,
-            start=ready.start,
-            observed_us=now_us(),
+            schema=SCHEMA, model=self._model.model, shard=shard, lane=lane, start=start, observed_us=now_us()
         )
         for number, (layer, counts) in enumerate(zip(network, active, strict=True), start=1):
-            wave.layers.add(neurons=len(layer.bias), active=counts, sequences=[batch] * steps)
-            self._metrics.wave(self._model.input.timesteps, ready.start, number, counts, 0 if shard else batch)
+            wave.layers.add(neurons=len(layer.bias), active=counts, sequences=[sequences] * len(counts))
+            self._metrics.wave(self._model.input.timesteps, start, number, counts, 0 if shard else sequences)
         return wave.SerializeToString()
+
+    def _lane(self, key: int, now_ms: int) -> Lane:
+        if key not in self._lanes:
+            self._lanes[key] = Lane(self._model, self._state, now_ms)
+        return self._lanes[key]
 
     def _network(self, shard: int) -> Network:
         if shard not in self._networks:
             self._networks[shard] = self._engine.on_device(self._model, self._model.witnesses.shard(shard))
         return self._networks[shard]
 
-    def _watch_expiry(self, key: Key, now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
-        """One timer a lane and period; Flink keeps it across restarts."""
-        due = (now_ms // self._expire_ms + 1) * self._expire_ms
-        if self._timers.get(key) != due:
-            ctx.timer_service().register_processing_time_timer(due)
-            self._timers[key] = due
+    def _neurons(self, shard: int) -> int:
+        return sum(len(layer.bias) for layer in self._network(shard))

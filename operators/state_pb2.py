@@ -14,19 +14,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bstate.proto\x12\x0fspikeloom.state\"4\n\x05Piece\x12\r\n\x05start\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\r\x12\r\n\x05\x63odes\x18\x03 \x01(\x0c\"\xad\x01\n\x08Sequence\x12\n\n\x02id\x18\x01 \x01(\x06\x12\x0c\n\x04next\x18\x02 \x01(\r\x12\r\n\x05\x63\x61rry\x18\x03 \x01(\x0c\x12%\n\x05\x65\x61rly\x18\x04 \x03(\x0b\x32\x16.spikeloom.state.Piece\x12\x12\n\x05\x63lass\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12\x12\n\ntouched_ms\x18\x07 \x01(\x04\x12\x0f\n\x07sent_us\x18\x08 \x01(\x06\x42\x08\n\x06_class\"#\n\x04Span\x12\r\n\x05\x66irst\x18\x01 \x01(\x06\x12\x0c\n\x04last\x18\x02 \x01(\x06\"\x9c\x01\n\x04Lane\x12\'\n\x04live\x18\x01 \x03(\x0b\x32\x19.spikeloom.state.Sequence\x12\'\n\x08\x66inished\x18\x02 \x03(\x0b\x32\x15.spikeloom.state.Span\x12.\n\x0f\x66inished_before\x18\x03 \x03(\x0b\x32\x15.spikeloom.state.Span\x12\x12\n\nrotated_ms\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bstate.proto\x12\x0fspikeloom.state\"\x95\x01\n\x08Snapshot\x12\x0b\n\x03ids\x18\x01 \x03(\x06\x12\x0f\n\x07stepped\x18\x02 \x01(\r\x12\x11\n\tmembranes\x18\x03 \x01(\x0c\x12&\n\x06pieces\x18\x04 \x03(\x0b\x32\x16.spikeloom.state.Piece\x12\x0f\n\x07\x63lasses\x18\x05 \x01(\x0c\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12\x0f\n\x07sent_us\x18\x07 \x01(\x06\"4\n\x05Piece\x12\r\n\x05start\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\r\x12\r\n\x05\x63odes\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PIECE']._serialized_start=32
-  _globals['_PIECE']._serialized_end=84
-  _globals['_SEQUENCE']._serialized_start=87
-  _globals['_SEQUENCE']._serialized_end=260
-  _globals['_SPAN']._serialized_start=262
-  _globals['_SPAN']._serialized_end=297
-  _globals['_LANE']._serialized_start=300
-  _globals['_LANE']._serialized_end=456
+  _globals['_SNAPSHOT']._serialized_start=33
+  _globals['_SNAPSHOT']._serialized_end=182
+  _globals['_PIECE']._serialized_start=184
+  _globals['_PIECE']._serialized_end=236
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,24 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Snapshot(_message.Message):
+    __slots__ = ("ids", "stepped", "membranes", "pieces", "classes", "values", "sent_us")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    STEPPED_FIELD_NUMBER: _ClassVar[int]
+    MEMBRANES_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    SENT_US_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    stepped: int
+    membranes: bytes
+    pieces: _containers.RepeatedCompositeFieldContainer[Piece]
+    classes: bytes
+    values: bytes
+    sent_us: int
+    def __init__(self, ids: _Optional[_Iterable[int]] = ..., stepped: _Optional[int] = ..., membranes: _Optional[bytes] = ..., pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ...) -> None: ...
+
 class Piece(_message.Message):
     __slots__ = ("start", "steps", "codes")
     START_FIELD_NUMBER: _ClassVar[int]
@@ -14,42 +32,3 @@ class Piece(_message.Message):
     steps: int
     codes: bytes
     def __init__(self, start: _Optional[int] = ..., steps: _Optional[int] = ..., codes: _Optional[bytes] = ...) -> None: ...
-
-class Sequence(_message.Message):
-    __slots__ = ("id", "next", "carry", "early", "values", "touched_ms", "sent_us")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    NEXT_FIELD_NUMBER: _ClassVar[int]
-    CARRY_FIELD_NUMBER: _ClassVar[int]
-    EARLY_FIELD_NUMBER: _ClassVar[int]
-    CLASS_FIELD_NUMBER: _ClassVar[int]
-    VALUES_FIELD_NUMBER: _ClassVar[int]
-    TOUCHED_MS_FIELD_NUMBER: _ClassVar[int]
-    SENT_US_FIELD_NUMBER: _ClassVar[int]
-    id: int
-    next: int
-    carry: bytes
-    early: _containers.RepeatedCompositeFieldContainer[Piece]
-    values: bytes
-    touched_ms: int
-    sent_us: int
-    def __init__(self, id: _Optional[int] = ..., next: _Optional[int] = ..., carry: _Optional[bytes] = ..., early: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., values: _Optional[bytes] = ..., touched_ms: _Optional[int] = ..., sent_us: _Optional[int] = ..., **kwargs) -> None: ...
-
-class Span(_message.Message):
-    __slots__ = ("first", "last")
-    FIRST_FIELD_NUMBER: _ClassVar[int]
-    LAST_FIELD_NUMBER: _ClassVar[int]
-    first: int
-    last: int
-    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
-
-class Lane(_message.Message):
-    __slots__ = ("live", "finished", "finished_before", "rotated_ms")
-    LIVE_FIELD_NUMBER: _ClassVar[int]
-    FINISHED_FIELD_NUMBER: _ClassVar[int]
-    FINISHED_BEFORE_FIELD_NUMBER: _ClassVar[int]
-    ROTATED_MS_FIELD_NUMBER: _ClassVar[int]
-    live: _containers.RepeatedCompositeFieldContainer[Sequence]
-    finished: _containers.RepeatedCompositeFieldContainer[Span]
-    finished_before: _containers.RepeatedCompositeFieldContainer[Span]
-    rotated_ms: int
-    def __init__(self, live: _Optional[_Iterable[_Union[Sequence, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., finished_before: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rotated_ms: _Optional[int] = ...) -> None: ...

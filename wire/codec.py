@@ -35,6 +35,38 @@ class Targets(NamedTuple):
     classes: npt.NDArray[np.int32] | None = None
     values: npt.NDArray[np.float32] | None = None
 
+    @classmethod
+    def none(cls, batch: int, readout: ReadoutSpec) -> "Targets":
+        """No target for any of `batch` sequences, of the kind that `readout` wants."""
+        if readout.target == "class":
+            return cls(classes=np.full(batch, -1, np.int32))
+        return cls(values=np.full((batch, readout.outputs), np.nan, np.float32))
+
+    @classmethod
+    def of_bytes(cls, batch: int, readout: ReadoutSpec, classes: bytes, values: bytes) -> "Targets":
+        """What `to_bytes` gave."""
+        if readout.target == "class":
+            return cls(classes=_array(classes, np.dtype("<i4"), (batch,), "classes"))
+        return cls(values=_array(values, np.dtype("<f4"), (batch, readout.outputs), "values"))
+
+    def to_bytes(self) -> dict[str, bytes]:
+        """As the fields `classes` or `values` of a message."""
+        if self.classes is not None:
+            return {"classes": np.ascontiguousarray(self.classes, "<i4").tobytes()}
+        if self.values is not None:
+            return {"values": np.ascontiguousarray(self.values, "<f4").tobytes()}
+        return {}
+
+    def merge(self, other: "Targets") -> "Targets":
+        """These, and those of `other` where there is none; this very object where nothing is new."""
+        if self.classes is not None and other.classes is not None:
+            new = (self.classes < 0) & (other.classes >= 0)
+            return Targets(classes=np.where(new, other.classes, self.classes)) if new.any() else self
+        if self.values is not None and other.values is not None:
+            new = np.isnan(self.values[:, :1]) & ~np.isnan(other.values[:, :1])
+            return Targets(values=np.where(new, other.values, self.values)) if new.any() else self
+        return self
+
     def known(self, batch: int) -> npt.NDArray[np.bool_]:
         """[batch] which sequences have a target."""
         if self.classes is not None:
@@ -108,7 +140,7 @@ def encode_slice(model: ModelSpec, piece: Slice) -> bytes:
         encoding=encoding,
         inputs=np.ascontiguousarray(piece.codes, _ENCODINGS[encoding]).tobytes(),
         sent_us=piece.sent_us,
-        **_target_bytes(piece.targets),
+        **piece.targets.to_bytes(),
     ).SerializeToString()
 
 
@@ -166,7 +198,7 @@ def encode_columns(model: ModelSpec, columns: Columns) -> bytes:
         witnesses=columns.bits.shape[1] * 8,
         ids=columns.ids.tolist(),
         spikes=np.ascontiguousarray(columns.bits).tobytes(),
-        **_target_bytes(columns.targets),
+        **columns.targets.to_bytes(),
     ).SerializeToString()
 
 
@@ -263,14 +295,6 @@ def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], name: str) -> n
             Reason.WRONG_SHAPE, f"{name}: expected {list(shape)} of {dtype.name} = {size} bytes, got {len(data)}"
         )
     return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _target_bytes(targets: Targets) -> dict[str, bytes]:
-    if targets.classes is not None:
-        return {"classes": np.ascontiguousarray(targets.classes, "<i4").tobytes()}
-    if targets.values is not None:
-        return {"values": np.ascontiguousarray(targets.values, "<f4").tobytes()}
-    return {}
 
 
 def _targets(message: "pb.Block | pb.SpikeColumns", batch: int, readout: ReadoutSpec) -> Targets:

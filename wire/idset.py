@@ -22,6 +22,20 @@ class IdSet:
     def spans(self) -> list[tuple[int, int]]:
         return list(zip(self._first.tolist(), self._last.tolist(), strict=True))
 
+    def within(self, low: int, high: int) -> list[tuple[int, int]]:
+        """Spans of the ids from `low` to `high`, both included."""
+        begin = int(np.searchsorted(self._last, np.uint64(low)))
+        end = int(np.searchsorted(self._first, np.uint64(high), side="right"))
+        spans = list(zip(self._first[begin:end].tolist(), self._last[begin:end].tolist(), strict=True))
+        clipped = [
+            (
+                first + max(0, -(-(low - first) // self.step)) * self.step,
+                last - max(0, -(-(last - high) // self.step)) * self.step,
+            )
+            for first, last in spans
+        ]
+        return [(first, last) for first, last in clipped if first <= last]
+
     def __len__(self) -> int:
         """Number of ids (not of spans)."""
         return sum((last - first) // self.step + 1 for first, last in self.spans())
