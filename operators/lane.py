@@ -150,7 +150,7 @@ class Lane:
         done = self._finished.setdefault(period, IdSet(step=self._model.lanes))
         for cohort in cohorts:
             done.add(cohort.ids)
-            self._dirty.update((period, chunk) for chunk in np.unique(cohort.ids >> np.uint64(CHUNK_BITS)).tolist())
+            self._dirty.update({(period, sequence >> CHUNK_BITS) for sequence in cohort.ids.tolist()})
             self._drop(cohort)
 
     def expire(self, older_than_ms: int) -> list[Expired]:

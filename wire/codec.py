@@ -170,17 +170,19 @@ def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
     shape = (batch, block.steps, block.features)
     codes = _array(block.inputs, dtype, shape, "inputs")
     low, high = grid.codes
-    if codes.min() < low or codes.max() > high:
+    holds = np.iinfo(dtype)
+    if (holds.min < low or holds.max > high) and (codes.min() < low or codes.max() > high):
         raise WireError(Reason.OUT_OF_RANGE, f"expected codes in [{low}, {high}], got {codes.min()} .. {codes.max()}")
-    ids = np.array(block.ids, np.uint64)
-    if len(np.unique(ids)) != batch:
+    ids = list(block.ids)
+    if len(set(ids)) != batch:
         raise WireError(Reason.WRONG_SHAPE, "expected distinct ids in a block")
-    if block.lane >= model.lanes or np.any(ids % np.uint64(model.lanes) != block.lane):
+    if {sequence % model.lanes for sequence in ids} != {block.lane}:
         raise WireError(
             Reason.WRONG_LANE,
-            f"expected ids with id % {model.lanes} = lane, got lane {block.lane} and {ids[:4].tolist()}",
+            f"expected ids with id % {model.lanes} = lane, got lane {block.lane} and {ids[:4]}",
         )
-    return Slice(block.lane, ids, block.start, codes, _targets(block, batch, model.readout), block.sent_us)
+    targets = _targets(block, batch, model.readout)
+    return Slice(block.lane, np.array(ids, np.uint64), block.start, codes, targets, block.sent_us)
 
 
 def pack(spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
