@@ -1,9 +1,20 @@
-"""The dynamics of `snn.lif` as one compiled pass on the CPU: the same bits, without currents leaving the cache.
+"""The dynamics of `snn.lif` as one compiled pass on the CPU: the same bits, from the input to the last layer in cache.
 
-A tile of neurons is driven through all timesteps while its weights and membranes stay in the L2 cache. Inputs and
-spikes that are zero cost nothing: within the exactness bound the order and number of additions to a current do
-not matter. Numba contracts no multiply-add unless asked to, so the membrane update rounds as `snn.lif` does.
+A tile of subnetworks is taken through all sequences, `CHUNK` rows (a row is one timestep of one sequence) at a time:
+
+    product   drive[row] = x[row] @ W        int16 grid codes, or float32 where a code does not fit
+    couple    drive[row] = spikes[row] @ W   the layers above the first, and a layer's own last spikes with V
+    step      u = ((leak * u) + drive) - reset;  spikes[row] = u >= 0
+
+so currents and hidden spikes stay in the L1 and L2 caches, in the layout of `snn.tiles`.
+
+Bits. Within the exactness bound a current is the same number in any order, with or without fused multiply-add, in
+integers or in floats. A membrane is not: `_step` must round after each operation, so it alone is compiled without
+fast-math (`tests/snn/test_fused.py` reads the machine code).
 """
+
+from functools import cached_property
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -11,94 +22,356 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from snn.lif import RollOut, State
-from snn.network import Network
+from snn import network as networks
+from snn import tiles as tiles_of
+from snn.fused_product import PANEL, ROWS, product
+from snn.lif import RollOut, State, validate
+from snn.network import Layer, Network
 
-TILE = 512  # neurons: 29 rows of weights are 59 KB, half of a small L2 cache
-CHUNK = 8  # sequences whose hidden spikes are held at once
+CHUNK = 2 * ROWS  # rows a tile is taken through at a time
+TILE = 1024  # neurons of a tile's widest layer: their currents of a chunk are 48 KB
+TILE_BYTES = 2**18  # of a tile's first weights: half of a small L2 cache, which they share with the currents
+EXACT = 2.0**24  # integers that float32 holds
+FINEST = 2.0**-30  # a grid finer than this is none: one number below 2^-6 fills float32
 
 Float = npt.NDArray[np.float32]
-Spikes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.bool_]
 
 
-def roll_out(inputs: Tensor, state: State, network: Network) -> RollOut:
-    """`snn.lif.roll_out` for tensors on the CPU."""
-    batch, steps, _ = inputs.shape
-    x = np.ascontiguousarray(inputs.numpy())
-    membranes = tuple(u.clone() for u in state)
-    active = [np.zeros(steps, np.int64) for _ in network]
-    last = np.empty((batch, network[-1].bias.numel()), np.bool_)
-    for begin in range(0, batch, CHUNK):
-        rows = slice(begin, min(begin + CHUNK, batch))
-        below: Float | Spikes = x[rows]
-        for depth, layer in enumerate(network):
-            step = _dense if depth == 0 else _disjoint
-            neuron = (layer.bias.numpy(), layer.leak.numpy(), layer.threshold.numpy())
-            spikes = np.empty((len(below), steps, len(neuron[0])), np.uint8)
-            step(below, layer.weights.numpy(), *neuron, membranes[depth].numpy()[rows], spikes, active[depth])
-            below = spikes
-        last[rows] = below[:, -1]
-    return RollOut(torch.from_numpy(last), membranes, tuple(torch.from_numpy(wave) for wave in active))
+class Prepared(tuple[Layer, ...]):
+    """A network, checked and laid out for the kernel once, so that a call need not.
+
+    Raises ValueError where shapes disagree, a number is not finite, or weights lie on no grid on which every current
+    is exact.
+    """
+
+    def __new__(cls, network: Network) -> "Prepared":
+        networks.validate(network)
+        return super().__new__(cls, network)
+
+    def __init__(self, network: Network) -> None:
+        self.features = len(network[0].weights)
+        self.subnetworks = networks.subnetworks(network)
+        self.widths = np.array([len(layer.bias) // max(self.subnetworks, 1) for layer in network])
+        self.columns = [len(layer.bias) for layer in network]
+        self.recurrent = np.array([layer.recurrent is not None for layer in network])
+        self.grid, self.reach, self.feedback, self.whole = 1.0, 0.0, 0.0, True
+        if self.subnetworks:
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        self.grid, self.reach, self.feedback = self._exact()
+        self.whole = bool(self[0].weights.abs().max() < 2.0**15 * self.grid)
+        most = min(TILE, TILE_BYTES // (2 * self.features)) // int(self.widths.max())
+        tiles = -(-self.subnetworks // max(PANEL, most))
+        self.lanes = -(-self.subnetworks // (tiles * PANEL)) * PANEL
+        self.parameters = tiles_of.parameters(self, self.lanes)
+
+    @cached_property
+    def codes(self) -> npt.NDArray[np.int16]:
+        """The first weights as whole numbers of their grid, in pairs of features, as `product` reads them."""
+        return self._panels(1 / self.grid, 2).astype(np.int16)
+
+    @cached_property
+    def floats(self) -> Float:
+        """The first weights as they are, as `product` reads them."""
+        return self._panels(1, 1)
+
+    def refuse_inexact_inputs(self, largest: float, grid: float) -> None:
+        """ValueError where inputs up to `largest`, multiples of `grid`, may give a current that float32 rounds."""
+        _refuse_inexact("inputs", largest * self.reach + self.feedback, grid * self.grid)
+
+    def _exact(self) -> tuple[float, float, float]:
+        """The first layer's grid, its current per unit of input, and its current from its own spikes."""
+        found = []
+        for number, layer in enumerate(self, start=1):
+            parts = [layer.weights] if layer.recurrent is None else [layer.weights, layer.recurrent]
+            grid = min(measure(part.numpy().ravel())[0] for part in parts)
+            reach, feedback = [part.abs().sum(dim=-2).max().item() for part in parts] + [0.0] * (2 - len(parts))
+            _refuse_inexact(f"layer {number}", feedback + (reach if number > 1 else 0), grid)
+            found.append((grid, reach, feedback))
+        return found[0]
+
+    def _panels(self, scale: float, group: int) -> Float:
+        """[tiles, panels, groups of features, PANEL, group]: what `product` multiplies lies together."""
+        weights = tiles_of.first_weights(self, self.lanes) * np.float32(scale)
+        tiles, features, width, lanes = weights.shape
+        padded = np.pad(weights, ((0, 0), (0, -features % group), (0, 0), (0, 0)))
+        split = padded.reshape(tiles, -1, group, width * lanes // PANEL, PANEL)
+        return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2))
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def _scan(current: Float, leak: Float, threshold: Float, u: Float, spikes: Spikes) -> int:
-    fired = 0
-    for j in range(len(current)):
-        membrane = u[j]
-        reset = threshold[j] if membrane >= 0 else np.float32(0)
-        membrane = ((leak[j] * membrane) + current[j]) - reset
-        u[j] = membrane
-        spikes[j] = membrane >= 0
-        fired += membrane >= 0
-    return fired
+class Stepped(NamedTuple):
+    """spikes: [B, 1 or k, n] of the last layer; active: [depth, k] neurons that fired."""
+
+    spikes: Bits
+    active: Integers
 
 
-@numba.njit(nogil=True, cache=True)
-def _dense(
-    x: Float, weights: Float, bias: Float, leak: Float, threshold: Float, u: Float, spikes: Spikes, active: npt.NDArray
-) -> None:
+def roll_out(inputs: Tensor, state: State, network: Network, every_step: bool = False) -> RollOut:
+    """`snn.lif.roll_out` for tensors on the CPU; a network that is stepped often is `Prepared` once.
+
+    Raises ValueError as the reference does, and where numbers lie on no grid on which every current is exact.
+    """
+    ready = network if isinstance(network, Prepared) else Prepared(network)
+    validate(inputs, state, ready)
+    x = inputs.contiguous().numpy()
+    grid, largest = measure(x.ravel())
+    ready.refuse_inexact_inputs(largest, grid)
+    membranes = torch.cat(state, dim=1)
+    if ready.whole and largest < 2.0**15 * grid:
+        result = step((x / np.float32(grid)).astype(np.int16), grid, membranes.numpy(), ready, every_step)
+    else:
+        result = step(x, 1.0, membranes.numpy(), ready, every_step)
+    spikes = torch.from_numpy(result.spikes)
+    return RollOut(
+        spikes if every_step else spikes[:, 0],
+        torch.split(membranes, ready.columns, dim=1),
+        tuple(torch.from_numpy(wave) for wave in result.active),
+    )
+
+
+def step(
+    x: npt.NDArray[np.int16] | Float, unit: float, membranes: Float, network: Prepared, every_step: bool = False
+) -> Stepped:
+    """Step through x * unit, x [B, k, m] int16 (where `network.whole`) or float32, from `membranes` [B, all neurons
+    of all layers side by side], which are changed in place. Trusts its caller to have checked them."""
     batch, steps, features = x.shape
-    n = len(bias)
-    current = np.empty(TILE, np.float32)
-    for begin in range(0, n, TILE):
-        end = min(begin + TILE, n)
-        drive = current[: end - begin]
-        for b in range(batch):
-            for t in range(steps):
-                drive[:] = bias[begin:end]
-                for f in range(features):
-                    value = x[b, t, f]
-                    if value != 0:
-                        row = weights[f, begin:end]
-                        for j in range(end - begin):
-                            drive[j] += value * row[j]
-                active[t] += _scan(
-                    drive, leak[begin:end], threshold[begin:end], u[b, begin:end], spikes[b, t, begin:end]
-                )
+    whole = x.dtype == np.int16
+    spikes = np.empty((batch, steps if every_step else 1, len(network[-1].bias)), np.bool_)
+    active = np.zeros((len(network), steps), np.int64)
+    if not spikes.size:
+        return Stepped(spikes, active)
+    _roll_out(
+        *_compress(x.reshape(-1, features), 2 if whole else 1),
+        np.float32(unit * network.grid if whole else unit),
+        network.codes if whole else network.floats,
+        network.parameters,
+        network.widths,
+        network.recurrent,
+        network.subnetworks,
+        membranes,
+        spikes,
+        active,
+    )
+    return Stepped(spikes, active)
 
 
-@numba.njit(nogil=True, cache=True)
-def _disjoint(
-    below: Spikes,
-    weights: Float,
-    bias: Float,
-    leak: Float,
-    threshold: Float,
-    u: Float,
-    spikes: Spikes,
-    active: npt.NDArray,
+def _refuse_inexact(what: str, largest: float, grid: float) -> None:
+    """ValueError where sums up to `largest` of multiples of `grid` leave float32's whole numbers."""
+    if largest >= EXACT * grid:
+        raise ValueError(
+            f"{what}: expected currents below 2^24 of their grid's steps, so that float32 holds them exactly, got up "
+            f"to {largest:g} on a grid of {grid:g}; put inputs and weights on a coarser grid, or scale them down"
+        )
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def measure(values: Float) -> tuple[float, float]:
+    """The coarsest grid 2^-b, b >= 0, that holds all `values`, or 0 if none does, and their largest magnitude."""
+    scale = np.float32(1)
+    largest = np.float32(0)
+    for value in values:
+        while value * scale != np.rint(value * scale):
+            scale *= np.float32(2)
+            if scale > np.float32(1 / FINEST):
+                return 0.0, np.inf
+        largest = max(largest, abs(value))
+    return 1 / float(scale), float(largest)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _compress(x: npt.NDArray, group: int) -> tuple[npt.NDArray, npt.NDArray[np.int32], Integers]:
+    """Rows [R, m] in blocks of ROWS, without the groups of features that are zero in all of a block's rows.
+
+    Gives values [blocks, groups, ROWS, group], which group each is, [blocks, groups], and how many, [blocks].
+    """
+    rows, features = x.shape
+    blocks, groups = -(-rows // ROWS), -(-features // group)
+    values = np.empty((blocks, groups, ROWS, group), x.dtype)
+    which = np.empty((blocks, groups), np.int32)
+    counts = np.zeros(blocks, np.int64)
+    for block in range(blocks):
+        kept = 0
+        height = min(ROWS, rows - block * ROWS)
+        for g in range(groups):
+            any_set = False
+            for r in range(ROWS):
+                for i in range(group):
+                    inside = r < height and g * group + i < features
+                    value = x[block * ROWS + r, g * group + i] if inside else x.dtype.type(0)
+                    values[block, kept, r, i] = value
+                    any_set |= value != 0
+            which[block, kept] = g
+            kept += any_set
+        counts[block] = kept
+    return values, which, counts
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _roll_out(
+    x: npt.NDArray,
+    which: npt.NDArray[np.int32],
+    counts: Integers,
+    unit: np.float32,
+    first: npt.NDArray,
+    parameters: Float,
+    widths: Integers,
+    recurrent: Bits,
+    subnetworks: int,
+    membranes: Float,
+    spikes: Bits,
+    active: Integers,
 ) -> None:
-    batch, steps, _ = below.shape
-    subnetworks, fan_in, width = weights.shape
-    drive = np.empty(len(bias), np.float32)
-    for b in range(batch):
-        for t in range(steps):
-            heard = below[b, t]
-            for p in range(subnetworks):
-                for o in range(width):
-                    total = bias[p * width + o]
-                    for i in range(fan_in):
-                        total += np.float32(heard[p * fan_in + i]) * weights[p, i, o]
-                    drive[p * width + o] = total
-            active[t] += _scan(drive, leak, threshold, u[b], spikes[b, t])
+    depth, steps = active.shape
+    lanes = first.shape[1] * PANEL // widths[0]
+    rows = len(membranes) * steps
+    row_size = widths.max() * lanes
+    drive, heard = np.empty(CHUNK * row_size, np.float32), np.empty(CHUNK * row_size, np.float32)
+    u = np.empty(widths.sum() * lanes, np.float32)
+    last_spikes, fed = np.empty(row_size, np.float32), np.empty(row_size, np.float32)
+    for tile in range(len(first)):
+        own = parameters[tile]
+        begin = tile * lanes
+        inside = min(lanes, subnetworks - begin)
+        for top in range(0, rows, CHUNK):
+            height = min(CHUNK, rows - top)
+            _receive(x, which, counts, unit, first, tile, own, drive, top, height)
+            at, neuron, column = 0, 0, 0  # of the layer: its parameters, its membranes in `u` and in `membranes`
+            for layer in range(depth):
+                width = widths[layer]
+                n = width * lanes
+                bias, leak, threshold = own[at : at + n], own[at + n : at + 2 * n], own[at + 2 * n : at + 3 * n]
+                at += 3 * n
+                if layer > 0:
+                    weights = own[at : at + widths[layer - 1] * n]
+                    at += len(weights)
+                    _couple_rows(heard, weights, bias, drive, height, lanes)
+                feedback = own[at : at + width * n] if recurrent[layer] else own[:0]
+                at += len(feedback)
+                state = u[neuron : neuron + n]
+                neuron += n
+                columns = slice(column + begin * width, column + (begin + inside) * width)
+                column += subnetworks * width
+                for r in range(height):
+                    sequence, t = divmod(top + r, steps)
+                    current = drive[r * n : (r + 1) * n]
+                    if t == 0:
+                        _take(membranes[sequence, columns], state, width, lanes)
+                    if recurrent[layer]:
+                        _fire(state, last_spikes[:n])
+                        _couple(last_spikes[:n], feedback, current, fed[:n], lanes)
+                        current = fed[:n]
+                    fired = heard[r * n : (r + 1) * n]
+                    active[layer, t] += _step(current, leak, threshold, state, fired, layer < depth - 1)
+                    ended = t == steps - 1
+                    if layer == depth - 1 and (ended or spikes.shape[1] == steps):
+                        out = spikes[sequence, min(t, spikes.shape[1] - 1), begin * width : (begin + inside) * width]
+                        _emit(state, out, width, lanes)
+                    if ended:
+                        _give(state, membranes[sequence, columns], width, lanes)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _receive(
+    x: npt.NDArray,
+    which: npt.NDArray[np.int32],
+    counts: Integers,
+    unit: np.float32,
+    first: npt.NDArray,
+    tile: int,
+    bias: Float,
+    drive: Float,
+    top: int,
+    height: int,
+) -> None:
+    """The first layer's currents of the rows top .. top + height - 1: a panel's weights serve all of them in L1."""
+    panels, groups = first.shape[1:3]
+    n = panels * PANEL
+    for panel in range(panels):
+        weights, neuron = (tile * panels + panel) * groups, panel * PANEL
+        for block in range(top // ROWS, -(-(top + height) // ROWS)):
+            at = (block * ROWS - top) * n + neuron
+            product(x, which, block * groups, counts[block], unit, first, weights, bias, neuron, drive, at, n)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _couple_rows(heard: Float, weights: Float, bias: Float, drive: Float, height: int, lanes: int) -> None:
+    """The currents of a layer above the first, from the spikes below it."""
+    n = len(bias)
+    below = len(weights) // n * lanes
+    for r in range(height):
+        _couple(heard[r * below : (r + 1) * below], weights, bias, drive[r * n : (r + 1) * n], lanes)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _step(current: Float, leak: Float, threshold: Float, u: Float, spikes: Float, heard: bool) -> int:
+    """One timestep of some neurons, and how many fired; `spikes` is written where they are heard.
+
+    No fast-math here: each operation rounds. The arrays must not overlap, or the compiled loop takes one at a time.
+    """
+    fired = np.int32(0)
+    for j in range(len(u)):
+        before, theta = u[j], threshold[j]  # read whether needed or not: a masked load is slow
+        after = ((leak[j] * before) + current[j]) - (theta if before >= 0 else np.float32(0))
+        u[j] = after
+        if heard:
+            spikes[j] = np.float32(1) if after >= 0 else np.float32(0)
+        fired = np.int32(fired + np.int32(after >= 0))  # 32 bits: as many lanes as the floats have
+    return int(fired)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def _couple(heard: Float, weights: Float, base: Float, out: Float, lanes: int) -> None:
+    """out[o] = base[o] + sum over i of heard[i] * weights[i, o], all of them vectors over the subnetworks.
+
+    The sum is exact in any order; `base` joins it last, so that a bias off the grid rounds as in the reference.
+    """
+    fan_in, width = len(heard) // lanes, len(out) // lanes
+    for o in range(width):
+        total, start = out[o * lanes : (o + 1) * lanes], base[o * lanes : (o + 1) * lanes]
+        for i in range(fan_in):
+            spikes = heard[i * lanes : (i + 1) * lanes]
+            weight = weights[(i * width + o) * lanes : (i * width + o + 1) * lanes]
+            if i == 0:
+                for p in range(lanes):
+                    total[p] = spikes[p] * weight[p]
+            else:
+                for p in range(lanes):
+                    total[p] += spikes[p] * weight[p]
+        for p in range(lanes):
+            total[p] += start[p]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _fire(u: Float, spikes: Float) -> None:
+    for j in range(len(u)):
+        spikes[j] = np.float32(1) if u[j] >= 0 else np.float32(0)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _take(source: Float, u: Float, width: int, lanes: int) -> None:
+    """A sequence's membranes, subnetworks side by side, into `u`, subnetwork innermost; what fills a tile is silent."""
+    for o in range(width):
+        row = u[o * lanes : (o + 1) * lanes]
+        row[:] = -1
+        for p in range(len(source) // width):
+            row[p] = source[p * width + o]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _give(u: Float, target: Float, width: int, lanes: int) -> None:
+    """The way back."""
+    for o in range(width):
+        row = u[o * lanes : (o + 1) * lanes]
+        for p in range(len(target) // width):
+            target[p * width + o] = row[p]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _emit(u: Float, target: Bits, width: int, lanes: int) -> None:
+    for o in range(width):
+        row = u[o * lanes : (o + 1) * lanes]
+        for p in range(len(target) // width):
+            target[p * width + o] = row[p] >= 0

@@ -128,11 +128,15 @@ class ModelSpec(Strict):
         largest = max(abs(grid.low), abs(grid.high), float(grid.end_pulse))
         for number, layer in enumerate(law.reach(grid.timesteps, grid.channels), start=1):
             bound = 2.0 ** (24 - bits)
-            drive = layer.fan_in * largest * layer.max_weight + layer.max_bias
+            drive = layer.fan_in * largest * layer.max_weight + layer.max_bias + layer.feedback * layer.max_feedback
             if drive >= bound:
+                terms = "fan-in * max|x| * max|W| + max|bias|"
+                numbers = f"{layer.fan_in} * {largest:g} * {layer.max_weight:g} + {layer.max_bias:g}"
+                if layer.feedback:
+                    terms += " + width * max|V|"
+                    numbers += f" + {layer.feedback} * {layer.max_feedback:g}"
                 raise ValueError(
-                    f"layer {number} leaves the exactness bound: fan-in * max|x| * max|W| + max|bias| = "
-                    f"{layer.fan_in} * {largest:g} * {layer.max_weight:g} + {layer.max_bias:g} = {drive:g}, expected "
+                    f"layer {number} leaves the exactness bound: {terms} = {numbers} = {drive:g}, expected "
                     f"below 2^(24 - bits) = 2^(24 - {bits}) = {bound:g}. Scale the input down, lower input.bits "
                     f"({grid.bits}) or weight_bits ({law.weight_bits}), or use a law with a smaller fan-in"
                 )

@@ -24,11 +24,14 @@ Floats = npt.NDArray[np.float64]
 
 
 class Reach(NamedTuple):
-    """What bounds a layer's current: `fan_in` inputs times `max_weight`, plus `max_bias`."""
+    """What bounds a layer's current: `fan_in` inputs times `max_weight`, plus `max_bias`, plus, where the layer is
+    recurrent, `feedback` spikes of its own times `max_feedback`."""
 
     fan_in: int
     max_weight: float
     max_bias: float
+    feedback: int = 0
+    max_feedback: float = 0
 
 
 class WitnessLaw(BaseModel, ABC):

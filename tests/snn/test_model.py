@@ -1,16 +1,17 @@
 """Models: what is refused, in which words, and that witnesses are functions of (seed, id)."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
 from snn.encoding import to_codes
 from snn.engine import final_spikes
-from snn.model import ModelError, load_model, parse_model
+from snn.model import ModelError, ModelSpec, load_model, parse_model
 from tests.models import small_model
 
 GAUSSIAN = {"law": {"name": "gaussian"}, "count": 64}
@@ -53,10 +54,12 @@ def test_the_digest_is_of_the_meaning_not_of_the_spelling() -> None:
     assert small_model(lanes=8).digest != model.digest
 
 
-LAWS = ({"name": "gaussian"}, {"name": "local_integrators", "field_min": 2, "field_max": 5, "units": 3})
+DEEP = {"name": "gaussian", "widths": [3, 2], "recurrent": 0.5}
+LAWS = ({"name": "gaussian"}, DEEP, {"name": "local_integrators", "field_min": 2, "field_max": 5, "units": 3})
+LAW_NAMES = ["gaussian", "deep", "local_integrators"]
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law["name"])
+@pytest.mark.parametrize("law", LAWS, ids=LAW_NAMES)
 @settings(max_examples=20, deadline=None)
 @given(ids=st.lists(st.integers(0, 63), max_size=12, unique=True))
 def test_a_witness_depends_on_seed_and_id_alone(law: dict[str, object], ids: list[int]) -> None:
@@ -66,7 +69,7 @@ def test_a_witness_depends_on_seed_and_id_alone(law: dict[str, object], ids: lis
     assert np.array_equal(final_spikes(codes, model.input, model.network(ids)), together[:, ids])
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law["name"])
+@pytest.mark.parametrize("law", LAWS, ids=LAW_NAMES)
 def test_weights_lie_on_the_grid_and_within_the_stated_reach(law: dict[str, object]) -> None:
     model = small_model(witnesses={"law": law, "count": 4096})
     network = model.network(range(4096))
@@ -78,8 +81,71 @@ def test_weights_lie_on_the_grid_and_within_the_stated_reach(law: dict[str, obje
         assert fan_in <= bound.fan_in
         assert layer.weights.abs().max() <= bound.max_weight
         assert layer.bias.abs().max() <= bound.max_bias
+        assert (layer.recurrent is not None) == (bound.feedback > 0)
+        if layer.recurrent is not None:
+            assert torch.equal(layer.recurrent * 256, (layer.recurrent * 256).round())
+            assert layer.recurrent.shape[1] == bound.feedback
+            assert layer.recurrent.abs().max() <= bound.max_feedback
         assert (layer.threshold > 0).all()
         assert ((layer.leak >= 0) & (layer.leak <= 1)).all()
+
+
+def test_hidden_layers_and_recurrence_are_new_and_change_no_model_from_before() -> None:
+    """The digest and a weight of a model as they were before the law had either."""
+    model = small_model(witnesses=GAUSSIAN)
+    assert model.digest == 15381794507539107746
+    (layer,) = model.network(range(64))
+    assert layer.recurrent is None
+    assert layer.weights[3, 7] == 49 / 256
+    deep = small_model(witnesses=GAUSSIAN | {"law": DEEP})
+    assert parse_model(json.loads(deep.spec_json)) == deep
+    assert [tuple(layer.weights.shape) for layer in deep.network(range(5))] == [(9, 15), (5, 3, 2), (5, 2, 1)]
+    with pytest.raises(ModelError, match="widths"):
+        small_model(witnesses=GAUSSIAN | {"law": DEEP | {"widths": [1] * 10}})
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    features=st.integers(1, 60),
+    width=st.integers(1, 8),
+    bits=st.integers(0, 10),
+    weight_bits=st.integers(0, 8),
+    recurrent=st.sampled_from([0.0, 0.5, 40.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_just_inside_the_bound_a_current_is_exact_in_any_order(
+    features: int, width: int, bits: int, weight_bits: int, recurrent: float, seed: int
+) -> None:
+    step, of_weights = 2.0 ** -(bits + weight_bits), 2.0**-weight_bits
+    most_feedback = (4 * recurrent / width**0.5 + of_weights) if recurrent else 0.0
+    most_weight = (2.0**24 * step - width * most_feedback) / features  # input up to 1
+    assume(most_weight > 2 * of_weights)
+    scale = (most_weight - of_weights) * features**0.5 / 4
+
+    def model(scale: float) -> ModelSpec:
+        law = {"name": "gaussian", "scale": scale, "weight_bits": weight_bits, "recurrent": recurrent}
+        return small_model(
+            input={"timesteps": 2, "features": features, "bits": bits},
+            witnesses={"law": law | {"widths": [width]}, "count": 8},
+        )
+
+    with pytest.raises(ModelError, match="layer 1 leaves the exactness bound"):
+        model(scale * 1.001)
+    try:
+        (reach, _) = model(scale * 0.999).witnesses.law.reach(2, features)
+    except ModelError as error:
+        if "layer 2 leaves the exactness bound" not in str(error):
+            raise
+        reject()
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-1.0, 1.0], features + reach.feedback) if rng.random() < 0.5 else 1.0
+    largest = np.repeat([reach.max_weight, reach.max_feedback], [features, reach.feedback])
+    heard = np.concatenate([np.round(rng.uniform(0.9, 1, features) * 2**bits) / 2**bits, np.ones(reach.feedback)])
+    terms = signs * np.floor(largest / of_weights) * of_weights * heard
+    exact = terms.sum()
+    for _ in range(3):
+        in_order = np.add.accumulate(rng.permutation(terms).astype(np.float32), dtype=np.float32)[-1]
+        assert in_order == exact
 
 
 def test_another_seed_gives_other_witnesses() -> None:
