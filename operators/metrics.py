@@ -59,16 +59,16 @@ class OperatorMetrics:
             self.count("latency_ms_bucket", le=bound)
         self.count("latency_ms_bucket", le="+Inf")
 
-    def wave(self, timesteps: int, start: int, layer: int, active: list[int], sequences: int) -> None:
+    def wave(self, timesteps: int, start: int, layer: int, active: list[int], sequences: list[int]) -> None:
         """Active neurons of one layer and the sequences they were seen in, per timestep (or bin of timesteps).
 
         Of the shards of a layer, one counts the sequences, so that the quotient is the mean of the whole layer.
         """
         width = -(-timesteps // WAVE_BINS)
-        for t, fired in enumerate(active, start=start):
+        for t, (fired, seen) in enumerate(zip(active, sequences, strict=True), start=start):
             labels = {"layer": layer, "timestep": f"{t // width * width:04d}"}
             self.count("active_neurons", fired, **labels)
-            self.count("stepped_sequences", sequences, **labels)
+            self.count("stepped_sequences", seen, **labels)
 
     def _labelled(self, labels: dict[str, object]) -> MetricGroup:
         group = self._group

@@ -7,8 +7,10 @@ single timesteps is stepped in batches, over sequences and over time.
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pyflink.common import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor
@@ -48,6 +50,8 @@ class RollOutOperator(KeyedProcessFunction):
         )
         self._lanes: dict[int, Lane] = {}
         self._networks: dict[int, Network] = {}
+        self._resting: dict[int, npt.NDArray[np.float32]] = {}
+        self._timesteps = self._model.input.timesteps
         self._timers = Timers()
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator:
@@ -76,8 +80,7 @@ class RollOutOperator(KeyedProcessFunction):
 
     def _expire(self, lane: Lane, key: int, now_ms: int) -> Iterator:
         if self._place[key][1] == 0:  # one shard speaks for all
-            timesteps = self._model.input.timesteps
-            yield from expire(lane, "roll_out", timesteps, self._expire_ms, now_ms, self._metrics)
+            yield from expire(lane, "roll_out", self._timesteps, self._expire_ms, now_ms, self._metrics)
         else:
             lane.expire(now_ms - self._expire_ms)
 
@@ -93,60 +96,64 @@ class RollOutOperator(KeyedProcessFunction):
             self._timers.wake(ctx.timer_service(), key, self._expire_ms)
 
     def _step(self, lane: Lane, key: int, cohorts: list[Cohort], now_ms: int) -> Iterator:
-        alike: dict[tuple[int, int], list[Cohort]] = {}
+        """Step all that waits in `cohorts`, those with equally many timesteps together."""
+        alike: dict[int, list[Cohort]] = {}
         for cohort in cohorts:
-            alike.setdefault((cohort.stepped, cohort.next), []).append(cohort)
+            alike.setdefault(cohort.next - cohort.stepped, []).append(cohort)
         most = max(1, MEMBRANE_BYTES // (4 * self._neurons(self._place[key][1])))
         for group in alike.values():
-            batch: list[Cohort] = []
-            for cohort in group:
-                if batch and sum(map(len, batch)) + len(cohort) > most:
+            batch, rows = [group[0]], len(group[0])
+            for cohort in group[1:]:
+                if rows + len(cohort) > most:
                     yield from self._step_batch(lane, key, batch, now_ms)
-                    batch = []
+                    batch, rows = [], 0
                 batch.append(cohort)
+                rows += len(cohort)
             yield from self._step_batch(lane, key, batch, now_ms)
 
     def _step_batch(self, lane: Lane, key: int, cohorts: list[Cohort], now_ms: int) -> Iterator:
-        """Step cohorts that wait at the same timesteps."""
         model, (lane_number, shard) = self._model, self._place[key]
-        network, start, end = self._network(shard), cohorts[0].stepped, cohorts[0].next
+        network, sizes = self._network(shard), [len(cohort) for cohort in cohorts]
         codes = np.concatenate([cohort.codes for cohort in cohorts])
-        resting = self._engine.resting(network)
-        membranes = np.concatenate(
-            [
-                np.broadcast_to(resting, (len(cohort), len(resting))) if cohort.membranes is None else cohort.membranes
-                for cohort in cohorts
-            ]
-        )
-        result = self._engine.advance(codes, start, membranes, network, model.input)
-        yield BRAIN_WAVES, self._wave(lane_number, shard, start, len(codes), network, result.active)
-        if shard == 0:
-            self._metrics.count("steps", (end - start) * len(codes))
-        rows = np.cumsum([0, *map(len, cohorts)])
-        if end < model.input.timesteps:
-            for cohort, first, last in zip(cohorts, rows, rows[1:], strict=False):
-                lane.stepped(cohort, result.membranes[first:last].copy())
-            return
-        if shard == 0:
-            self._metrics.count("sequences", len(codes))
-        for cohort, first, last in zip(cohorts, rows, rows[1:], strict=False):
+        starts = np.repeat([cohort.stepped for cohort in cohorts], sizes)
+        membranes = np.empty((len(codes), self._neurons(shard)), np.float32)
+        ends = np.cumsum(sizes).tolist()
+        parts = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        for cohort, rows in zip(cohorts, parts, strict=True):
+            membranes[rows] = self._resting[shard] if cohort.membranes is None else cohort.membranes
+        result = self._engine.advance(codes, starts, membranes, network, model.input)
+        yield BRAIN_WAVES, self._wave(lane_number, shard, starts, codes.shape[1], network, result)
+
+        done = [(cohort, rows) for cohort, rows in zip(cohorts, parts, strict=True) if cohort.next == self._timesteps]
+        for cohort, rows in zip(cohorts, parts, strict=True):
+            if cohort.next < self._timesteps:
+                lane.stepped(cohort, membranes[rows] if len(cohorts) == 1 else membranes[rows].copy())
+        for cohort, rows in done:
             known = cohort.targets.known(len(cohort))
             if known.any():
-                bits = pack(result.spikes[first:last][known])
+                bits = pack(result.spikes[rows][known])
                 witness = model.witnesses.shard(shard).start
                 columns = Columns(shard, witness, cohort.ids[known], bits, cohort.targets.take(known))
                 yield encode_columns(model, columns)
-        lane.finish(cohorts, now_ms)
+        lane.finish([cohort for cohort, _ in done], now_ms)
+        if shard == 0:
+            self._metrics.count("steps", codes.shape[0] * codes.shape[1])
+            self._metrics.count("sequences", sum(len(cohort) for cohort, _ in done))
 
     def _wave(
-        self, lane: int, shard: int, start: int, sequences: int, network: Network, active: list[list[int]]
+        self, lane: int, shard: int, starts: npt.NDArray[np.int64], steps: int, network: Network, result: Any
     ) -> bytes:
+        span = result.active.shape[1]
+        begun = np.bincount(starts - result.first, minlength=span)
+        ended = np.bincount(starts - result.first + steps, minlength=span + 1)[:span]
+        sequences = np.cumsum(begun - ended).tolist()
         wave = pb.BrainWave(
-            schema=SCHEMA, model=self._model.model, shard=shard, lane=lane, start=start, observed_us=now_us()
+            schema=SCHEMA, model=self._model.model, shard=shard, lane=lane, start=result.first, observed_us=now_us()
         )
-        for number, (layer, counts) in enumerate(zip(network, active, strict=True), start=1):
-            wave.layers.add(neurons=len(layer.bias), active=counts, sequences=[sequences] * len(counts))
-            self._metrics.wave(self._model.input.timesteps, start, number, counts, 0 if shard else sequences)
+        for number, (layer, counts) in enumerate(zip(network, result.active.tolist(), strict=True), start=1):
+            wave.layers.add(neurons=len(layer.bias), active=counts, sequences=sequences)
+            seen = [0] * span if shard else sequences  # the shards see the same sequences: each is counted once
+            self._metrics.wave(self._timesteps, result.first, number, counts, seen)
         return wave.SerializeToString()
 
     def _lane(self, key: int, now_ms: int) -> Lane:
@@ -157,7 +164,9 @@ class RollOutOperator(KeyedProcessFunction):
     def _network(self, shard: int) -> Network:
         if shard not in self._networks:
             self._networks[shard] = self._engine.on_device(self._model, self._model.witnesses.shard(shard))
+            self._resting[shard] = self._engine.resting(self._networks[shard])
         return self._networks[shard]
 
     def _neurons(self, shard: int) -> int:
-        return sum(len(layer.bias) for layer in self._network(shard))
+        self._network(shard)
+        return len(self._resting[shard])

@@ -25,12 +25,12 @@ Membranes = npt.NDArray[np.float32]
 
 
 class Advanced(NamedTuple):
-    """spikes: [B, P] bool of the last layer at the last timestep; membranes: [B, n] of all layers side by side;
-    active: per layer, the neurons that fired at each timestep, summed over the batch."""
+    """spikes: [B, P] bool of the last layer at the last timestep; active: [depth, span] neurons of each layer that
+    fired at the timesteps first, first + 1, ..., summed over the sequences that were stepped there."""
 
     spikes: npt.NDArray[np.bool_]
-    membranes: Membranes
-    active: list[list[int]]
+    first: int
+    active: npt.NDArray[np.int64]
 
 
 def on_device(model: ModelSpec, ids: Sequence[int]) -> Network:
@@ -48,23 +48,27 @@ def resting(network: Network) -> Membranes:
     return torch.cat([-layer.threshold for layer in network]).cpu().numpy()
 
 
-def advance(codes: Codes, start: int, membranes: Membranes, network: Network, grid: InputSpec) -> Advanced:
-    """Step through grid codes [B, k, m] of the timesteps start .. start+k-1 from float32 membranes [B, n].
+def advance(
+    codes: Codes, start: int | npt.NDArray[np.int64], membranes: Membranes, network: Network, grid: InputSpec
+) -> Advanced:
+    """Step through grid codes [B, k, m] of the timesteps start .. start+k-1, one start for all or one a sequence [B].
 
-    A network from `on_device` saves laying it out anew. Raises ValueError where shapes, dtypes or timesteps disagree
-    with the network and the grid, a code is off the grid's range or a membrane is not finite.
+    membranes: float32 [B, n], all layers side by side; changed in place. A network from `on_device` saves laying it
+    out anew. Raises ValueError where shapes, dtypes or timesteps disagree with the network and the grid, a code is
+    off the grid's range or a membrane is not finite.
     """
-    _validate(codes, start, membranes, network, grid)
+    starts = np.broadcast_to(np.asarray(start, np.int64), len(codes))
+    _validate(codes, starts, membranes, network, grid)
+    first = int(starts.min(initial=grid.timesteps))
     if torch.cuda.is_available():
-        return _advance_on_gpu(to_inputs(codes, start, grid), membranes, network)
+        return _advance_on_gpu(codes, starts, first, membranes, network, grid)
     ready = network if isinstance(network, fused.Prepared) else fused.Prepared(network)
-    after = membranes.copy()
     if ready.whole and _fits_int16(grid):
-        x, unit = _with_pulse(codes, start, grid, np.int16, 2**grid.bits), 2.0**-grid.bits
+        x, unit = _with_pulse(codes, starts, grid, np.int16, 2**grid.bits), 2.0**-grid.bits
     else:
-        x, unit = to_inputs(codes, start, grid).numpy(), 1.0
-    result = fused.step(x, unit, after, ready)
-    return Advanced(result.spikes[:, 0], after, result.active.tolist())
+        x, unit = to_inputs(codes, starts, grid).numpy(), 1.0
+    result = fused.step(x, unit, membranes, ready, delays=starts - first)
+    return Advanced(result.spikes[:, 0], first, result.active)
 
 
 def final_spikes(codes: Codes, grid: InputSpec, network: Network) -> npt.NDArray[np.bool_]:
@@ -72,20 +76,24 @@ def final_spikes(codes: Codes, grid: InputSpec, network: Network) -> npt.NDArray
     return advance(codes, 0, np.tile(resting(network), (len(codes), 1)), network, grid).spikes
 
 
-def to_inputs(codes: Codes, start: int, grid: InputSpec) -> Tensor:
-    """[B, k, channels] float32: codes * 2^-bits, and the end pulse behind the features where the model has one."""
+def to_inputs(codes: Codes, start: int | npt.NDArray[np.int64], grid: InputSpec) -> Tensor:
+    """[B, k, channels] float32: codes * 2^-bits, and the end pulse behind the features where the model has one.
+
+    start: the timestep of codes[:, 0], one for all or one a sequence [B].
+    """
     return torch.from_numpy(_with_pulse(codes, start, grid, np.float32, 2**grid.bits) * np.float32(2.0**-grid.bits))
 
 
-def _with_pulse(codes: Codes, start: int, grid: InputSpec, dtype: npt.DTypeLike, one: int) -> npt.NDArray:
+def _with_pulse(
+    codes: Codes, start: int | npt.NDArray[np.int64], grid: InputSpec, dtype: npt.DTypeLike, one: int
+) -> npt.NDArray:
     """Contiguous codes with the end pulse, of `one`, behind the features where the model has one."""
     if not grid.end_pulse:
         return np.ascontiguousarray(codes, dtype)
     batch, steps, features = codes.shape
     with_pulse = np.zeros((batch, steps, features + 1), dtype)
     with_pulse[:, :, :features] = codes
-    if start + steps == grid.timesteps:
-        with_pulse[:, -1, -1] = one
+    with_pulse[:, -1, -1] = np.where(np.add(start, steps) == grid.timesteps, one, 0)
     return with_pulse
 
 
@@ -94,26 +102,40 @@ def _fits_int16(grid: InputSpec) -> bool:
     return low >= -(2**15) and max(high, 2**grid.bits) < 2**15
 
 
-def _advance_on_gpu(inputs: Tensor, membranes: Membranes, network: Network) -> Advanced:
+def _advance_on_gpu(
+    codes: Codes,
+    starts: npt.NDArray[np.int64],
+    first: int,
+    membranes: Membranes,
+    network: Network,
+    grid: InputSpec,
+) -> Advanced:
     from snn import fused_gpu
 
-    state = torch.split(torch.from_numpy(membranes).cuda(), [len(layer.bias) for layer in network], dim=1)
-    result = fused_gpu.roll_out(inputs.cuda(), state, network)
-    return Advanced(
-        result.spikes.cpu().numpy(),
-        torch.cat(result.state, dim=1).cpu().numpy(),
-        [wave.tolist() for wave in result.active],
-    )
+    columns, steps = [len(layer.bias) for layer in network], codes.shape[1]
+    spikes = np.empty((len(codes), columns[-1]), np.bool_)
+    active = np.zeros((len(network), int((starts - first).max(initial=0)) + steps), np.int64)
+    for start in np.unique(starts).tolist():  # the kernel sums over sequences that begin together
+        rows = np.flatnonzero(starts == start)
+        state = torch.split(torch.from_numpy(membranes[rows]).cuda(), columns, dim=1)
+        result = fused_gpu.roll_out(to_inputs(codes[rows], start, grid).cuda(), state, network)
+        spikes[rows] = result.spikes.cpu().numpy()
+        membranes[rows] = torch.cat(result.state, dim=1).cpu().numpy()
+        active[:, start - first : start - first + steps] += torch.stack(result.active).cpu().numpy()
+    return Advanced(spikes, first, active)
 
 
-def _validate(codes: Codes, start: int, membranes: Membranes, network: Network, grid: InputSpec) -> None:
+def _validate(
+    codes: Codes, starts: npt.NDArray[np.int64], membranes: Membranes, network: Network, grid: InputSpec
+) -> None:
     if codes.ndim != 3 or codes.shape[2] != grid.features or codes.dtype.kind not in "iu":
         raise ValueError(
             f"codes: expected integers of shape [B, k, {grid.features}], got {codes.dtype} of {list(codes.shape)}"
         )
     batch, steps, _ = codes.shape
-    if not (start >= 0 and 1 <= steps <= grid.timesteps - start):
-        raise ValueError(f"expected timesteps within 0 .. {grid.timesteps - 1}, got {steps} from {start}")
+    if steps < 1 or starts.min(initial=0) < 0 or starts.max(initial=0) + steps > grid.timesteps:
+        begins = f"{starts.min(initial=0)} .. {starts.max(initial=0)}"
+        raise ValueError(f"expected timesteps within 0 .. {grid.timesteps - 1}, got {steps} from {begins}")
     if len(network[0].weights) != grid.channels:
         raise ValueError(f"network: expected one that reads {grid.channels} inputs, got {len(network[0].weights)}")
     shape = (batch, sum(len(layer.bias) for layer in network))

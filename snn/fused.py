@@ -103,7 +103,8 @@ class Prepared(tuple[Layer, ...]):
 
 
 class Stepped(NamedTuple):
-    """spikes: [B, 1 or k, n] of the last layer; active: [depth, k] neurons that fired."""
+    """spikes: [B, 1 or k, n] of the last layer; active: [depth, k] neurons that fired, or more columns where the
+    sequences do not begin together."""
 
     spikes: Bits
     active: Integers
@@ -133,14 +134,22 @@ def roll_out(inputs: Tensor, state: State, network: Network, every_step: bool = 
 
 
 def step(
-    x: npt.NDArray[np.int16] | Float, unit: float, membranes: Float, network: Prepared, every_step: bool = False
+    x: npt.NDArray[np.int16] | Float,
+    unit: float,
+    membranes: Float,
+    network: Prepared,
+    every_step: bool = False,
+    delays: Integers | None = None,
 ) -> Stepped:
     """Step through x * unit, x [B, k, m] int16 (where `network.whole`) or float32, from `membranes` [B, all neurons
-    of all layers side by side], which are changed in place. Trusts its caller to have checked them."""
+    of all layers side by side], which are changed in place. Sequence b begins delays[b] columns into `active`, at the
+    first one if left out. Trusts its caller to have checked them."""
     batch, steps, features = x.shape
+    if delays is None:
+        delays = np.zeros(batch, np.int64)
     whole = x.dtype == np.int16
     spikes = np.empty((batch, steps if every_step else 1, len(network[-1].bias)), np.bool_)
-    active = np.zeros((len(network), steps), np.int64)
+    active = np.zeros((len(network), steps + int(delays.max(initial=0))), np.int64)
     if not spikes.size:
         return Stepped(spikes, active)
     _roll_out(
@@ -152,6 +161,8 @@ def step(
         network.recurrent,
         network.subnetworks,
         membranes,
+        delays,
+        steps,
         spikes,
         active,
     )
@@ -221,10 +232,12 @@ def _roll_out(
     recurrent: Bits,
     subnetworks: int,
     membranes: Float,
+    delays: Integers,
+    steps: int,
     spikes: Bits,
     active: Integers,
 ) -> None:
-    depth, steps = active.shape
+    depth = len(widths)
     lanes = first.shape[1] * PANEL // widths[0]
     rows = len(membranes) * steps
     row_size = widths.max() * lanes
@@ -264,7 +277,8 @@ def _roll_out(
                         _couple(last_spikes[:n], feedback, current, fed[:n], lanes)
                         current = fed[:n]
                     fired = heard[r * n : (r + 1) * n]
-                    active[layer, t] += _step(current, leak, threshold, state, fired, layer < depth - 1)
+                    firing = _step(current, leak, threshold, state, fired, layer < depth - 1)
+                    active[layer, delays[sequence] + t] += firing
                     ended = t == steps - 1
                     if layer == depth - 1 and (ended or spikes.shape[1] == steps):
                         out = spikes[sequence, min(t, spikes.shape[1] - 1), begin * width : (begin + inside) * width]

@@ -99,14 +99,35 @@ CODES = np.random.default_rng(0).integers(0, 17, (3, 8, 8)).astype(np.int32)
 def test_advance_takes_codes_of_any_integer_type_and_any_slice(kind: type) -> None:
     model = small_model()
     network = on_device(model, range(64))
-    start = np.tile(resting(network), (3, 1))
-    whole = advance(CODES, 0, start, network, model.input)
-    assert np.array_equal(start, np.tile(resting(network), (3, 1))), "the membranes given were changed"
-    first = advance(CODES[:, :5].astype(kind), 0, start, model.network(range(64)), model.input)
-    second = advance(CODES[:, 5:].astype(kind), 5, first.membranes, network, model.input)
-    assert np.array_equal(second.spikes, whole.spikes)
-    assert np.array_equal(second.membranes, whole.membranes)
-    assert [a + b for a, b in zip(first.active, second.active, strict=True)] == whole.active
+    whole, sliced = (np.tile(resting(network), (3, 1)) for _ in range(2))
+    expected = advance(CODES, 0, whole, network, model.input)
+    first = advance(CODES[:, :5].astype(kind), 0, sliced, model.network(range(64)), model.input)
+    second = advance(CODES[:, 5:].astype(kind), 5, sliced, network, model.input)
+    assert np.array_equal(second.spikes, expected.spikes)
+    assert np.array_equal(sliced, whole)
+    assert np.array_equal(np.hstack([first.active, second.active]), expected.active)
+    assert (first.first, second.first) == (0, 5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12))
+def test_sequences_at_different_timesteps_are_stepped_together(starts: list[int]) -> None:
+    model = small_model()
+    network = on_device(model, range(64))
+    codes = np.random.default_rng(len(starts)).integers(0, 17, (len(starts), 2, 8))
+    alone, active = [], np.zeros((2, 8), np.int64)
+    for row, start in enumerate(starts):
+        membranes = resting(network)[None].copy()
+        result = advance(codes[row : row + 1], start, membranes, network, model.input)
+        active[:, start : start + 2] += result.active
+        alone.append((result.spikes[0], membranes[0]))
+    membranes = np.tile(resting(network), (len(starts), 1))
+    together = advance(codes, np.array(starts), membranes, network, model.input)
+    assert np.array_equal(together.spikes, np.stack([spikes for spikes, _ in alone]))
+    assert np.array_equal(membranes, np.stack([after for _, after in alone]))
+    end = together.first + together.active.shape[1]
+    assert np.array_equal(together.active, active[:, together.first : end])
+    assert (together.first, end) == (min(starts), max(starts) + 2)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +136,8 @@ def test_advance_takes_codes_of_any_integer_type_and_any_slice(kind: type) -> No
         ({"codes": CODES[:, :, :7]}, r"codes: expected integers of shape \[B, k, 8\], got int32 of \[3, 8, 7\]"),
         ({"codes": CODES / 16}, "codes: expected integers"),
         ({"codes": CODES + 1}, r"codes: expected numbers in \[0, 16\]"),
-        ({"start": 1}, "timesteps within 0 .. 7, got 8 from 1"),
+        ({"start": 1}, "timesteps within 0 .. 7, got 8 from 0 .. 1"),
+        ({"start": np.array([0, -1, 0])}, "timesteps within 0 .. 7, got 8 from -1 .. 0"),
         ({"membranes": np.zeros((3, 5), np.float32)}, r"membranes: expected float32 of shape \[3, 256\]"),
         ({"membranes": np.full((3, 256), np.nan, np.float32)}, "membranes: expected finite"),
         ({"grid": NO_PULSE}, "network: expected one that reads 8 inputs, got 9"),

@@ -1,0 +1,149 @@
+"""The benchmarks' machinery: rows, tables drawn from them, the fit. No test asserts a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import cluster, draw, harness, latency, roll_out, scale
+from bench.harness import BenchError, Report, Row
+from wire.codec import decode_slice
+
+
+def row(**changes: object) -> Row:
+    held: dict[str, object] = {
+        "case": "small", "metric": "kernel", "unit": "ms", "ours": 2.0, "peer": "theirs", "peer_value": 5.0,
+        "ratio": 2.5, "runs": 3, "command": "spikeloom bench some", "cores": 1, "device": "a processor",
+    }  # fmt: skip
+    return Row.model_validate(held | changes)
+
+
+def test_roll_out_runs_from_the_command_line_and_writes_rows(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "roll_out", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = draw.read(tmp_path / "roll_out.json")  # validates the schema
+    assert {"torch", "SpikingJelly", "snnTorch", "Norse"} <= {row.peer for row in rows}
+    assert {row.metric for row in rows} == {"kernel", "engine"}
+    for each in rows:
+        assert each.ours > 0
+        assert each.ratio == pytest.approx((each.peer_value or 0) / each.ours)
+        assert (each.command, each.cores) == ("spikeloom bench roll_out --quick", 1)
+        assert each.device
+
+
+def test_a_name_that_is_no_benchmark_is_refused_with_the_names_that_are(project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "nothing"]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 1
+    for name in ("draw", "latency", "live_sequences", "pipeline", "roll_out", "scale"):
+        assert name in done.stderr
+    assert "harness" not in done.stderr
+
+
+def test_a_ratio_above_one_is_better_for_us() -> None:
+    report = Report("some", quick=True, cores=1)
+    report.add("case", "time", "ms", 2.0, peer="theirs", peer_value=6.0)
+    report.add("case", "rate", "1/s", 2.0, peer="theirs", peer_value=6.0, better="more")
+    report.add("case", "size", "MB", 2.0)
+    assert [row.ratio for row in report.rows] == [3.0, pytest.approx(1 / 3), None]
+
+
+def test_tables_go_between_their_markers_and_nothing_else_changes() -> None:
+    page = "# Title\n\n<!-- bench some -->\nold\n<!-- /bench some -->\n\nThe end.\n"
+    rows = [row(), row(peer="other", peer_value=1.0, ratio=0.5)]
+    drawn = draw.put(page, "some", draw.tables(rows))
+    assert "| small | kernel, ms | **2** | 5 (2.50) | 1 (0.50) |" in drawn
+    assert "old" not in drawn
+    assert drawn.startswith("# Title\n\n<!-- bench some -->\n")
+    assert drawn.endswith("\n<!-- /bench some -->\n\nThe end.\n")
+    assert draw.put(drawn, "some", draw.tables(rows)) == drawn
+    with pytest.raises(BenchError, match="marker"):
+        draw.put(page, "another", "")
+
+
+def test_rows_without_a_peer_make_a_column_a_metric() -> None:
+    alone = {"peer": None, "peer_value": None, "ratio": None}
+    rows = [row(case=case, metric=metric, **alone) for case in ("a", "b") for metric in ("p50", "p99")]
+    assert "| case | p50, ms | p99, ms |" in draw.tables(rows)
+
+
+def test_results_of_the_project_fit_the_schema_and_the_docs_have_their_markers(project_root: Path) -> None:
+    page = (project_root / "docs" / "benchmarks.md").read_text()
+    for path in (project_root / "bench" / "results").glob("*.json"):
+        assert draw.read(path)
+        assert f"<!-- bench {path.stem} -->" in page
+        assert "--quick" not in path.read_text(), f"{path.name} holds a trial"
+
+
+def test_missing_data_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKELOOM_SHARED", str(tmp_path))
+    with pytest.raises(BenchError, match=r"SPIKELOOM_SHARED.*four IDX files"):
+        harness.shared_folder("mnist")
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_plain_torch_fires_as_we_do_in_pieces_and_whole(depth: int) -> None:
+    setting = roll_out.prepare(roll_out.QUICK._replace(depth=depth, P=256))
+    ours = roll_out.kernel(setting)().spikes
+    for name, call in roll_out.eager(setting).items():
+        spikes = torch.cat(call())
+        if name == "torch":
+            assert torch.equal(spikes, ours)
+        elif name != "torch matmul":  # resets in another order, but is awake
+            assert spikes.shape == ours.shape
+            assert spikes.any() or depth > 1
+
+
+def test_records_hold_every_timestep_of_every_sequence_once() -> None:
+    spec = cluster.model("bench-test", witnesses=8, timesteps=8, features=4)
+    seen: set[tuple[int, int]] = set()
+    for lane, record in cluster.records(spec, cluster.noise(8, 4, count=16), 100, block=3, steps=3):
+        piece = decode_slice(record, spec)
+        assert piece is not None
+        assert piece.lane == lane
+        stepped = {(int(i), piece.start + k) for i in piece.ids for k in range(piece.codes.shape[1])}
+        assert not seen & stepped
+        seen |= stepped
+    assert len(seen) == 8 * len({i for i, _ in seen})
+    assert len({i for i, _ in seen}) >= 100
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_plan_sends_each_timestep_in_order(whole: bool) -> None:
+    plan = latency.plan(2000, 28, whole)
+    expected: dict[int, int] = {}
+    for sequence, start in zip(plan.sequence.tolist(), plan.start.tolist(), strict=True):
+        if start >= 0:
+            assert start == expected.get(sequence, 0)
+            expected[sequence] = start + plan.steps
+    assert sum(done == 28 for done in expected.values()) > 10
+
+
+def test_a_rate_is_counted_between_checkpoints_in_the_steady_part() -> None:
+    """Bursts of 100 every 2 s after one that is slow to come: 50 a second, whatever the first and the last do."""
+    times = [0.0, 10.0, *np.arange(12.0, 28.0, 2.0), 40.0]
+    seen = [cluster.Arrival(at + jitter, 50) for at in times for jitter in (0.0, 0.1)]
+    rate = cluster.steady(seen, 100 * len(times))
+    assert rate.per_second == pytest.approx(50)
+    with pytest.raises(BenchError, match="two checkpoints"):
+        cluster.steady(seen[:2], 1000)
+
+
+def test_the_fit_finds_the_costs_it_was_made_from() -> None:
+    costs = np.array([2e-9, 5e-4, 2e-5, 1e-8])
+    rates = [point.K / float(np.dot(point.terms(), costs)) for point in scale.POINTS]
+    assert scale.fit(scale.POINTS, rates) == pytest.approx(costs, rel=1e-6)
+
+
+def test_results_are_plain_json(tmp_path: Path) -> None:
+    report = Report("some", quick=False, cores=2)
+    report.add("case", "time", "ms", 2.0)
+    (held,) = json.loads(report.write(tmp_path).read_text())
+    assert set(held) == {
+        "case", "metric", "unit", "ours", "peer", "peer_value", "ratio", "runs", "command", "cores", "device",
+    }  # fmt: skip
