@@ -18,7 +18,7 @@ from torch import Tensor
 
 from snn import fused
 from snn.model import InputSpec, ModelSpec
-from snn.network import Network, finite
+from snn.network import Network
 
 Codes = npt.NDArray[np.integer]
 Membranes = npt.NDArray[np.float32]
@@ -146,5 +146,5 @@ def _validate(
     low, high = grid.codes
     if batch and (codes.min() < low or codes.max() > high):
         raise ValueError(f"codes: expected numbers in [{low}, {high}], got {codes.min()} .. {codes.max()}")
-    if not finite(torch.from_numpy(membranes)):
+    if not fused.finite(membranes.ravel()):
         raise ValueError("membranes: expected finite numbers")

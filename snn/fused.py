@@ -193,6 +193,15 @@ def measure(values: Float) -> tuple[float, float]:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
+def finite(values: Float) -> bool:
+    """Whether no number is NaN or infinite, at the pace of memory."""
+    every = True
+    for value in values:
+        every &= abs(value) < np.float32(np.inf)
+    return every
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _compress(x: npt.NDArray, group: int) -> tuple[npt.NDArray, npt.NDArray[np.int32], Integers]:
     """Rows [R, m] in blocks of ROWS, without the groups of features that are zero in all of a block's rows.
 
