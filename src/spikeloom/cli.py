@@ -151,6 +151,24 @@ def test(context: typer.Context) -> None:
 
 
 @app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="A file of bench/; `draw` renews the docs from the results.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: a trial, no figures to quote.")] = False,
+    results: Annotated[Path | None, typer.Option(help="Folder of the JSON file, instead of bench/results.")] = None,
+) -> None:
+    """Run one benchmark beside its peers, print its table and write bench/results/NAME.json."""
+    files = (PROJECT_ROOT / "bench").glob("*.py")
+    names = sorted(path.stem for path in files if "__main__" in path.read_text())
+    if name not in names:
+        raise SpikeloomError(
+            f"expected one of {', '.join(names) or 'the files of bench/ (a checkout has it)'}; got {name!r}"
+        )
+    options = [*(["--quick"] if quick else []), *(["--results", str(results.resolve())] if results else [])]
+    os.chdir(PROJECT_ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", f"bench.{name}", *options])
+
+
+@app.command()
 def demo(
     task: Annotated[str, typer.Option(help="digits, or mnist-rows with --data.")] = "digits",
     data: Annotated[

@@ -1,0 +1,175 @@
+"""Draws the tables and pictures of the docs from `bench/results/*.json`: no figure is typed.
+
+    spikeloom bench draw
+
+A table goes between the markers `<!-- bench NAME -->` and `<!-- /bench NAME -->` of `docs/benchmarks.md`, one for each
+results file; a picture to `docs/bench-NAME.png` where `PICTURES` has one.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from pydantic import TypeAdapter
+
+from bench.harness import RESULTS, BenchError, Row, number
+from spikeloom import PROJECT_ROOT
+
+DOCS = PROJECT_ROOT / "docs"
+OURS, PEER = "#d1495b", "#8d99ae"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="spikeloom bench draw", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="from trials: to look at, not to publish")
+    parser.add_argument("--results", type=Path, help="folder of the JSON files")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of benchmarks.md and the pictures")
+    options = parser.parse_args()
+    folder = options.results or (RESULTS / "quick" if options.quick else RESULTS)
+    page = options.docs / "benchmarks.md"
+    text = page.read_text()
+    for name in re.findall(r"<!-- bench (\w+) -->", text):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            print(f"{name}: no results yet; run: spikeloom bench {name}")
+            continue
+        rows = read(path)
+        drawn = [tables(rows), provenance(rows)]
+        if draw := PICTURES.get(name):
+            picture = f"bench-{name}.png"
+            figure = draw(rows)
+            figure.savefig(options.docs / picture, dpi=120)
+            plt.close(figure)
+            drawn.insert(0, f"![{draw.__doc__}]({picture})")
+        text = put(text, name, "\n\n".join(drawn))
+        print(f"{name}: {len(rows)} rows")
+    page.write_text(text)
+
+
+def read(path: Path) -> list[Row]:
+    return TypeAdapter(list[Row]).validate_python(json.loads(path.read_text()))
+
+
+def put(text: str, name: str, drawn: str) -> str:
+    """`text` with what stands between the markers of `name` replaced."""
+    begin, end = f"<!-- bench {name} -->", f"<!-- /bench {name} -->"
+    if begin not in text or end not in text:
+        raise BenchError(f"expected the markers {begin} and {end} in benchmarks.md, found one or none")
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n{drawn}\n{end}{rest.split(end, 1)[1]}"
+
+
+def tables(rows: list[Row]) -> str:
+    """Rows with peers: a line for each case and metric, a column for each peer. Rows without: a column a metric."""
+    compared = [row for row in rows if row.peer]
+    alone = [row for row in rows if not row.peer]
+    return "\n\n".join(filter(None, (_beside_peers(compared), _by_metric(alone))))
+
+
+def _beside_peers(rows: list[Row]) -> str:
+    if not rows:
+        return ""
+    peers = list(dict.fromkeys(row.peer for row in rows))
+    lines = [["case", "metric", "ours", *(f"{peer}" for peer in peers)]]
+    for case, metric in dict.fromkeys((row.case, row.metric) for row in rows):
+        same = {row.peer: row for row in rows if (row.case, row.metric) == (case, metric)}
+        first = next(iter(same.values()))
+        cells = [
+            f"{number(row.peer_value or 0)} ({row.ratio:.2f})" if (row := same.get(peer)) else "" for peer in peers
+        ]
+        lines.append([case, f"{metric}, {first.unit}", f"**{number(first.ours)}**", *cells])
+    return _markdown(lines) + "\n\nIn brackets: the ratio; above 1 ours is better."
+
+
+def _by_metric(rows: list[Row]) -> str:
+    """One table for each set of metrics, so that no table is mostly empty."""
+    of_case: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        of_case.setdefault(row.case, {})[f"{row.metric}, {row.unit}"] = row
+    blocks = []
+    for metrics in dict.fromkeys(tuple(held) for held in of_case.values()):
+        cases = {case: held for case, held in of_case.items() if tuple(held) == metrics}
+        if len(cases) == 1 and len(metrics) > 1:
+            ((case, held),) = cases.items()
+            lines = [[case, "value"], *([metric, number(row.ours)] for metric, row in held.items())]
+        else:
+            lines = [
+                ["case", *metrics],
+                *([case, *(number(held[m].ours) for m in metrics)] for case, held in cases.items()),
+            ]
+        blocks.append(_markdown(lines))
+    return "\n\n".join(blocks)
+
+
+def provenance(rows: list[Row]) -> str:
+    runs = sorted({row.runs for row in rows})
+    counts = f"{runs[0]:,}" if len(runs) == 1 else f"{runs[0]:,} to {runs[-1]:,}"
+    first = rows[0]
+    return f"`{first.command}`; {first.device}, cores used: {first.cores}; runs or samples a figure: {counts}."
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    head, *body = (f"| {' | '.join(cells)} |" for cells in lines)
+    rule = "|---" + "|---:" * (len(lines[0]) - 1) + "|"
+    return "\n".join([head, rule, *body])
+
+
+def _roll_out(rows: list[Row]) -> plt.Figure:
+    """The first case as bars: ours and every peer."""
+    chosen = [row for row in rows if row.case == rows[0].case and row.unit == "ms"]
+    values = {row.peer or "": row.peer_value or 0.0 for row in chosen}
+    values |= {f"ours, {row.metric}": row.ours for row in chosen}
+    names = sorted(values, key=lambda name: -values[name])
+    figure, axes = plt.subplots(figsize=(7, 0.6 + 0.32 * len(names)), layout="constrained")
+    bars = axes.barh(names, [values[name] for name in names], color=[_colour(name) for name in names])
+    axes.bar_label(bars, fmt="%.3g", padding=3)
+    axes.set_xlabel("ms")
+    axes.set_title(f"{rows[0].case}, one core", fontsize="medium", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _colour(name: str) -> str:
+    return OURS if name.startswith("ours") else PEER
+
+
+def _latency(rows: list[Row]) -> plt.Figure:
+    """Percentiles over load, whole sequences and single timesteps."""
+    found = [(re.match(r"(.+), (\d+)% load, 50 ms bundles$", row.case), row) for row in rows]
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for kind, colour in zip(dict.fromkeys(match[1] for match, _ in found if match), (OURS, PEER), strict=False):
+        for share, style in (("50", "-"), ("99", "--"), ("99.9", ":")):
+            points = [
+                (int(m[2]), row.ours) for m, row in found if m and m[1] == kind and row.metric == f"read, p{share}"
+            ]
+            axes.plot(*zip(*points, strict=True), style, marker="o", color=colour, label=f"{kind}, p{share}")
+    axes.set(xlabel="load, % of capacity", ylabel="ms, due to read", yscale="log")
+    axes.legend(frameon=False, fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _live_sequences(rows: list[Row]) -> plt.Figure:
+    """Throughput over the number of live sequences."""
+    found = [(re.match(r"([\d,]+) live, (.+)", row.case), row) for row in rows if row.metric == "throughput"]
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for kind in dict.fromkeys(match[2] for match, _ in found if match):
+        points = [(int(m[1].replace(",", "")), row.ours) for m, row in found if m and m[2] == kind]
+        axes.plot(*zip(*points, strict=True), marker="o", label=kind)
+    axes.set(xlabel="live sequences", ylabel="slices/s", xscale="log", ylim=(0, None))
+    axes.legend(frameon=False, fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
+    "roll_out": _roll_out,
+    "latency": _latency,
+    "live_sequences": _live_sequences,
+}
+
+if __name__ == "__main__":
+    main()
