@@ -60,10 +60,10 @@ def model(name: str, *, witnesses: int, timesteps: int = 28, features: int = 28)
 
 
 @contextmanager
-def job(stack: Stack, name: str, spec: ModelSpec, parallelism: int | None = None) -> Iterator[str]:
+def job(stack: Stack, name: str, spec: ModelSpec, *arguments: str, parallelism: int | None = None) -> Iterator[str]:
     """One of `flink_jobs/`, running."""
     file = PROJECT_ROOT / "flink_jobs" / f"{name}.py"
-    running_job = stack.submit(file, "--model", spec.model, parallelism=parallelism)
+    running_job = stack.submit(file, "--model", spec.model, *arguments, parallelism=parallelism)
     try:
         yield running_job
     finally:

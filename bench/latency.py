@@ -8,7 +8,7 @@ The readout names 500 of 4,096 gaussian witnesses and ten classes; it is publish
 
 The load is open: send times are drawn beforehand (a Poisson process) and a latency counts from the time a record was
 due, so a stall delays nobody's clock (no coordinated omission). The sender is a process of its own; how late it was
-itself is a row, too. Then, at half the capacity for whole sequences, Flink's bundle time and the producer's linger.
+itself is a row, too. Then, at half the capacity for whole sequences, the job's --wait-ms and the producer's linger.
 
 Nothing is compared: at this border there is no peer.
 """
@@ -29,14 +29,14 @@ from bench import cluster, harness
 from bench.cluster import Codes
 from bench.harness import BenchError, Report
 from snn.model import ModelSpec, parse_model
-from spikeloom.local import FlinkSettings, Stack
+from spikeloom.local import Stack
 from wire import messages_pb2 as pb
 from wire.codec import Slice, Targets, encode_readout, encode_slice
 from wire.connection import KafkaConnection
 
 SUPPORT = 500
 LOADS = (0.1, 0.5, 0.9)
-BUNDLES_MS = (50, 5)
+WAITS_MS = (5, 50)
 LINGERS_MS = (0, 20)
 MOST_LIVE = 256  # sequences whose timesteps arrive by turns; fewer where the records would not make four rounds
 SECONDS, QUICK_SECONDS = 8.0, 3.0
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
 def run(report: Report) -> None:
     codes = cluster.mnist_rows()
-    first, *others = BUNDLES_MS
+    first, *others = WAITS_MS
     report.say("starting Kafka and Flink")
     with deployed(first) as (stack, spec):
         half = 0.0
@@ -64,32 +64,32 @@ def run(report: Report) -> None:
             capacity = sustained(report, stack, spec, codes, kind, first)
             half = half or LOADS[1] * capacity
             for load in LOADS[1:2] if report.quick else LOADS:
-                measure(report, stack, spec, codes, kind, load * capacity, f"{load:.0%} load, {first} ms bundles", 0)
+                measure(report, stack, spec, codes, kind, load * capacity, f"{load:.0%} load, {first} ms waits", 0)
         if not report.quick:
             sweep(report, stack, spec, codes, half, first, LINGERS_MS[1:])
-    for bundle in () if report.quick else others:
-        with deployed(bundle) as (stack, spec):
-            sustained(report, stack, spec, codes, next(iter(CAPACITY_RECORDS)), bundle)
-            sweep(report, stack, spec, codes, half, bundle, LINGERS_MS)
+    for wait in () if report.quick else others:
+        with deployed(wait) as (stack, spec):
+            sustained(report, stack, spec, codes, next(iter(CAPACITY_RECORDS)), wait)
+            sweep(report, stack, spec, codes, half, wait, LINGERS_MS)
 
 
 def sweep(
-    report: Report, stack: Stack, spec: ModelSpec, codes: Codes, rate: float, bundle: int, lingers: tuple[int, ...]
+    report: Report, stack: Stack, spec: ModelSpec, codes: Codes, rate: float, wait: int, lingers: tuple[int, ...]
 ) -> None:
     kind = next(iter(CAPACITY_RECORDS))
     for linger in lingers:
-        case = f"50% load, {bundle} ms bundles" + (f", {linger} ms linger" if linger else "")
+        case = f"50% load, {wait} ms waits" + (f", {linger} ms linger" if linger else "")
         measure(report, stack, spec, codes, kind, rate, case, linger)
 
 
 @contextmanager
-def deployed(bundle: int) -> Iterator[tuple[Stack, ModelSpec]]:
+def deployed(wait: int) -> Iterator[tuple[Stack, ModelSpec]]:
     """A stack with the predict job and a readout."""
-    with cluster.running(FlinkSettings(bundle_milliseconds=bundle)) as stack:
+    with cluster.running() as stack:
         spec = cluster.model("bench-latency", witnesses=4096)
         cluster.fill(stack, spec, iter(()))
         publish(stack, spec)
-        with cluster.job(stack, "predict", spec):
+        with cluster.job(stack, "predict", spec, "--wait-ms", str(wait)):
             yield stack, spec
 
 
@@ -110,7 +110,7 @@ def publish(stack: Stack, spec: ModelSpec) -> None:
     producer.close()
 
 
-def sustained(report: Report, stack: Stack, spec: ModelSpec, codes: Codes, kind: str, bundle: int) -> float:
+def sustained(report: Report, stack: Stack, spec: ModelSpec, codes: Codes, kind: str, wait: int) -> float:
     """Records a second that the job answers when they come faster than it can; the second time, when it is warm."""
     count = CAPACITY_RECORDS[kind] // (4 if report.quick else 1)
     for _ in range(1 if report.quick else 2):
@@ -119,7 +119,7 @@ def sustained(report: Report, stack: Stack, spec: ModelSpec, codes: Codes, kind:
     begin, end = len(read) // 4, len(read) - 1
     per_answer = 1 if kind == "whole sequences" else spec.input.timesteps
     rate = float(per_answer * (end - begin) / max(1e-6, (read[end] - read[begin]) / 1e6))
-    report.add(f"{kind}, {bundle} ms bundles, capacity", "records answered", "records/s", rate)
+    report.add(f"{kind}, {wait} ms waits, capacity", "records answered", "records/s", rate)
     return rate
 
 

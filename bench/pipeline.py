@@ -73,7 +73,7 @@ def stream(
 ) -> tuple[Rate, dict[str, float]]:
     """Rate of the roll_out job over the `count` sequences on the topic, and the CPU seconds of that time."""
     with Arrivals(stack.connection, "spike-columns", sequences) as arrivals, Usage(stack) as usage:
-        with cluster.job(stack, "roll_out", spec, parallelism) as job:
+        with cluster.job(stack, "roll_out", spec, parallelism=parallelism) as job:
             arrivals.wait(count, patience + START_S)
             if not arrivals.total:
                 state, failures = stack.job_state(job), stack.cluster.failures(job)

@@ -13,14 +13,16 @@ from operators.predict import READOUTS, PredictOperator
 from operators.tags import DEAD_LETTERS, RECORD
 from wire.registry import find_model
 
+WAIT_MS = 5  # an answer passes four such waits
+
 
 def main() -> None:
-    options = wiring.arguments("Answer sequences with the newest readout.")
+    options = wiring.arguments("Answer sequences with the newest readout.", WAIT_MS)
     kafka = wiring.connection(options)
     model = find_model(kafka, options.model)
     group = f"spikeloom-predict-{model.model}"
 
-    env = wiring.environment()
+    env = wiring.environment(options.wait_ms)
     committed = KafkaOffsetsInitializer.committed_offsets(KafkaOffsetResetStrategy.EARLIEST)
     records = wiring.source(env, kafka, "sequences", group, committed)
     readouts = wiring.source(env, kafka, "readouts", group, KafkaOffsetsInitializer.earliest())

@@ -13,14 +13,16 @@ from operators.roll_out import RollOutOperator
 from operators.tags import BRAIN_WAVES, DEAD_LETTERS, RECORD
 from wire.registry import find_model
 
+WAIT_MS = 300  # columns wait for a checkpoint anyway, and every bundle costs milliseconds in Java and in Python
+
 
 def main() -> None:
-    options = wiring.arguments("Step LIF neurons through sequences and emit spike columns.")
+    options = wiring.arguments("Step LIF neurons through sequences and emit spike columns.", WAIT_MS)
     kafka = wiring.connection(options)
     model = find_model(kafka, options.model)
     group = f"spikeloom-roll-out-{model.model}"
 
-    env = wiring.environment()
+    env = wiring.environment(options.wait_ms)
     records = wiring.source(env, kafka, "sequences", group, KafkaOffsetsInitializer.earliest())
     slices = wiring.keyed_slices(records, "roll_out", model, shards=model.witnesses.shards)
     columns = (

@@ -22,7 +22,8 @@ from wire.connection import KafkaConnection
 TRANSACTION_TIMEOUT_MS = 900_000  # the broker's default maximum: a job may be down this long without losing a commit
 
 
-def arguments(description: str) -> argparse.Namespace:
+def arguments(description: str, wait_ms: int) -> argparse.Namespace:
+    """`wait_ms` is the job's default of --wait-ms."""
     parser = argparse.ArgumentParser(
         description=description,
         epilog="Kafka's address and TLS or SASL settings come from SPIKELOOM_KAFKA_* variables.",
@@ -30,6 +31,13 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="name of a registered model")
     parser.add_argument("--bootstrap", help="Kafka bootstrap servers, instead of SPIKELOOM_KAFKA_BOOTSTRAP")
     parser.add_argument("--expire-after", type=float, default=3600, metavar="SECONDS", help="drop abandoned sequences")
+    parser.add_argument(
+        "--wait-ms",
+        type=int,
+        default=wait_ms,
+        metavar="MS",
+        help=f"how long a record may wait for company on its way to a task, and into Python; {wait_ms} if left out",
+    )
     return parser.parse_args()
 
 
@@ -37,11 +45,15 @@ def connection(options: argparse.Namespace) -> KafkaConnection:
     return KafkaConnection(bootstrap=options.bootstrap) if options.bootstrap else KafkaConnection()
 
 
-def environment() -> StreamExecutionEnvironment:
+def environment(wait_ms: int) -> StreamExecutionEnvironment:
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(MAX_PARALLELISM)
+    env.set_buffer_timeout(wait_ms)
+    settings = Configuration()
+    settings.set_integer("python.fn-execution.bundle.time", wait_ms)
     # PyFlink's own cache of map entries would hold what operators/lane.py holds already.
-    env.configure(Configuration().set_integer("python.map-state.read-cache-size", 1))
+    settings.set_integer("python.map-state.read-cache-size", 1)
+    env.configure(settings)
     return env
 
 

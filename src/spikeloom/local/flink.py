@@ -52,9 +52,6 @@ class FlinkSettings(BaseModel):
     slots: int = 2  # of each task manager
     checkpoint_seconds: float = 2.0
     state_backend: Literal["hashmap", "rocksdb"] = "hashmap"
-    # How long a record may wait for company, once on its way to each task and once on its way into Python. Flink's
-    # defaults of 100 and 1,000 would be the latency of every answer.
-    bundle_milliseconds: int = 50
     options: dict[str, str] = {}
 
 
@@ -257,8 +254,6 @@ def _configuration(folder: Path, settings: FlinkSettings, rpc_port: int, rest_po
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
         "python.execution-mode": "process",  # threads need the package pemja, and one job per JVM
-        "python.fn-execution.bundle.time": settings.bundle_milliseconds,
-        "execution.buffer-timeout.interval": f"{settings.bundle_milliseconds} ms",
         "classloader.parent-first-patterns.additional": "pemja.",  # a native library loads once in a JVM
         "metrics.reporter.prom.filterLabelValueCharacters": "false",  # else le="+Inf" is le="_Inf", and "-" is "_"
         "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
