@@ -139,7 +139,26 @@ class Arrival(NamedTuple):
     weight: int
 
 
-class Arrivals:
+class Background:
+    """Runs `_run` in a thread while its `with` block lasts; `_stop` tells it to end."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Arrivals(Background):
     """What arrives on a topic from now on, committed records only, read in a thread."""
 
     def __init__(self, connection: KafkaConnection, topic: str, weigh: Callable[[bytes], int]) -> None:
@@ -153,16 +172,10 @@ class Arrivals:
         self._consumer.seek_to_end()
         for partition in partitions:
             self._consumer.position(partition)  # now, not at the first poll
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        super().__init__()
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=10)
+        super().__exit__()
         self._consumer.close()
 
     @property
@@ -216,22 +229,13 @@ def steady(seen: list[Arrival], total: int) -> Rate:
     return Rate(count / (end - begin), count, begin, end, final - first)
 
 
-class Usage:
+class Usage(Background):
     """CPU seconds of the stack's processes over time, sampled in a thread: Kafka, JVMs and Python workers apart."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._samples: list[tuple[float, dict[str, float]]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=10)
+        super().__init__()
 
     def between(self, begin: float, end: float) -> dict[str, float]:
         """CPU seconds used from `begin` to `end`, by kind of process."""
