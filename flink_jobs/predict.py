@@ -1,19 +1,16 @@
-"""sequences -> decode -> lane; readouts -> broadcast; both -> prediction -> predictions, dead-letters.
+"""sequences -> lane; readouts -> broadcast; both -> prediction -> predictions, dead-letters.
 
     flink run -py flink_jobs/predict.py --model digits
 
 At least once: an answer does not wait for a checkpoint, and carries the sequence id by which repeats are told.
 """
 
-from pyflink.common import Types
-from pyflink.datastream.connectors.kafka import KafkaOffsetResetStrategy, KafkaOffsetsInitializer
-
 from flink_jobs import wiring
 from operators.predict import READOUTS, PredictOperator
 from operators.tags import DEAD_LETTERS, RECORD
 from wire.registry import find_model
 
-WAIT_MS = 5  # an answer passes four such waits
+WAIT_MS = 5  # an answer passes some such waits
 
 
 def main() -> None:
@@ -23,20 +20,16 @@ def main() -> None:
     group = f"spikeloom-predict-{model.model}"
 
     env = wiring.environment(options.wait_ms)
-    committed = KafkaOffsetsInitializer.committed_offsets(KafkaOffsetResetStrategy.EARLIEST)
-    records = wiring.source(env, kafka, "sequences", group, committed)
-    readouts = wiring.source(env, kafka, "readouts", group, KafkaOffsetsInitializer.earliest())
-    slices = wiring.keyed_slices(records, "predict", model, shards=1)
+    sequences = wiring.keyed_sequences(env, kafka, group, "group-offsets", model)
+    readouts = wiring.readouts(env, kafka, group)
     predictions = (
-        slices.key_by(lambda value: value[0], key_type=Types.INT())
-        .connect(readouts.broadcast(READOUTS))
+        sequences.connect(readouts.broadcast(READOUTS))
         .process(PredictOperator(model.spec_json, options.expire_after), output_type=RECORD)
         .name("predict")
         .uid("predict")
     )
     wiring.sink(predictions, kafka, "predictions")
-    refused = slices.get_side_output(DEAD_LETTERS).union(predictions.get_side_output(DEAD_LETTERS))
-    wiring.sink(refused, kafka, "dead-letters")
+    wiring.sink(predictions.get_side_output(DEAD_LETTERS), kafka, "dead-letters")
     env.execute(f"spikeloom predict {model.model}")
 
 

@@ -1,12 +1,9 @@
-"""sequences -> decode -> (lane, shard) -> roll-out -> spike-columns, brain-waves, dead-letters.
+"""sequences -> (lane, shard) -> roll-out -> spike-columns, brain-waves, dead-letters.
 
     flink run -py flink_jobs/roll_out.py --model digits
 
 A job without a savepoint reads `sequences` from the start of what Kafka keeps; the solver drops samples it has.
 """
-
-from pyflink.common import Types
-from pyflink.datastream.connectors.kafka import KafkaOffsetsInitializer
 
 from flink_jobs import wiring
 from operators.roll_out import RollOutOperator
@@ -23,18 +20,15 @@ def main() -> None:
     group = f"spikeloom-roll-out-{model.model}"
 
     env = wiring.environment(options.wait_ms)
-    records = wiring.source(env, kafka, "sequences", group, KafkaOffsetsInitializer.earliest())
-    slices = wiring.keyed_slices(records, "roll_out", model, shards=model.witnesses.shards)
+    sequences = wiring.keyed_sequences(env, kafka, group, "earliest-offset", model, model.witnesses.shards)
     columns = (
-        slices.key_by(lambda value: value[0], key_type=Types.INT())
-        .process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
+        sequences.process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
         .name("roll-out")
         .uid("roll-out")
     )
     wiring.sink(columns, kafka, "spike-columns", transactions=group)
     wiring.sink(columns.get_side_output(BRAIN_WAVES), kafka, "brain-waves")
-    refused = slices.get_side_output(DEAD_LETTERS).union(columns.get_side_output(DEAD_LETTERS))
-    wiring.sink(refused, kafka, "dead-letters")
+    wiring.sink(columns.get_side_output(DEAD_LETTERS), kafka, "dead-letters")
     env.execute(f"spikeloom roll-out {model.model}")
 
 

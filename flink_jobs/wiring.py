@@ -2,9 +2,9 @@
 
 import argparse
 
-from pyflink.common import Configuration, WatermarkStrategy
+from pyflink.common import Configuration, Types, WatermarkStrategy
 from pyflink.common.serialization import ByteArraySchema
-from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.datastream import DataStream, KeyedStream, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
 from pyflink.datastream.connectors.kafka import (
     KafkaOffsetsInitializer,
@@ -12,13 +12,16 @@ from pyflink.datastream.connectors.kafka import (
     KafkaSink,
     KafkaSource,
 )
+from pyflink.java_gateway import get_gateway
+from pyflink.table import DataTypes, Schema, StreamTableEnvironment, TableDescriptor
 
-from operators.decode import Decode
-from operators.keys import MAX_PARALLELISM
-from operators.tags import KEYED, RECORD
+from operators.keys import MAX_PARALLELISM, flink_keys
+from operators.tags import RECORD
 from snn.model import ModelSpec
 from wire.connection import KafkaConnection
 
+# Of a partition at a time: a task reads partitions by turns, so that no lane waits behind megabytes of another.
+FETCH_BYTES = 256 * 1024
 TRANSACTION_TIMEOUT_MS = 900_000  # the broker's default maximum: a job may be down this long without losing a commit
 
 
@@ -57,25 +60,63 @@ def environment(wait_ms: int) -> StreamExecutionEnvironment:
     return env
 
 
-def source(
-    env: StreamExecutionEnvironment, kafka: KafkaConnection, topic: str, group: str, offsets: KafkaOffsetsInitializer
-) -> DataStream:
-    """Committed records of `topic` as bytes."""
+def keyed_sequences(
+    env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str, start: str, model: ModelSpec, shards: int = 1
+) -> KeyedStream:
+    """The records of `sequences`, once for each shard, under the key of their (lane, shard). `start` is the Kafka
+    table's scan.startup.mode.
+
+    The lane is Kafka's own key, which PyFlink hands over from a table only; so Java sends a record to its task, and
+    Python reads it once. A record without a lane for a key goes to the first lane, whose operator refuses it.
+    """
+    tables = StreamTableEnvironment.create(env)
+    tables.get_config().set("table.exec.uid.generation", "ALWAYS")  # a savepoint finds its source by them
+    options = {
+        "topic": "sequences",
+        "scan.startup.mode": start,
+        "key.format": "raw",
+        "key.fields": "lane",
+        "value.format": "raw",
+        "value.fields-include": "EXCEPT_KEY",
+        "properties.group.id": group,
+        "properties.auto.offset.reset": "earliest",
+        "properties.isolation.level": "read_committed",
+        "properties.max.partition.fetch.bytes": str(FETCH_BYTES),
+        **{f"properties.{name}": value for name, value in kafka.java_client().items()},
+    }
+    table = TableDescriptor.for_connector("kafka").schema(
+        Schema.new_builder().column("lane", DataTypes.STRING()).column("record", DataTypes.BYTES()).build()
+    )
+    for name, value in options.items():
+        table.option(name, value)
+    tables.create_temporary_table("sequences", table.build())
+    keys, lane = flink_keys(model.lanes * shards), "TRY_CAST(lane AS INT)"
+    index = f"CASE WHEN {lane} BETWEEN 0 AND {model.lanes - 1} THEN {lane} + 1 ELSE 1 END"  # SQL counts from 1
+    keyed = tables.sql_query(
+        " UNION ALL ".join(
+            f"SELECT ARRAY{keys[shard::shards]}[{index}], COALESCE(record, X'') FROM sequences"
+            for shard in range(shards)
+        )
+    )
+    rows = tables.to_append_stream(keyed, Types.ROW([Types.INT(), RECORD]))
+    # What DataStream.key_by does behind its Python function that makes such rows.
+    key_type = Types.ROW([Types.INT()]).get_java_type_info()
+    return KeyedStream(rows._j_data_stream.keyBy(get_gateway().jvm.KeyByKeySelector(), key_type), RECORD, rows)
+
+
+def readouts(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
+    """All records of `readouts` that Kafka has, and those to come."""
     built = (
         KafkaSource.builder()
-        .set_topics(topic)
+        .set_topics("readouts")
         .set_group_id(group)
-        .set_starting_offsets(offsets)
+        .set_starting_offsets(KafkaOffsetsInitializer.earliest())
         .set_value_only_deserializer(ByteArraySchema())
         .set_properties({**kafka.java_client(), "isolation.level": "read_committed"})
         .build()
     )
-    return env.from_source(built, WatermarkStrategy.no_watermarks(), topic, type_info=RECORD).uid(f"source-{topic}")
-
-
-def keyed_slices(records: DataStream, job: str, model: ModelSpec, shards: int) -> DataStream:
-    """(key, record) for every shard of every usable record, dead letters beside."""
-    return records.process(Decode(job, model.spec_json, shards), output_type=KEYED).name("decode").uid("decode")
+    watermarks = WatermarkStrategy.no_watermarks()
+    return env.from_source(built, watermarks, "readouts", type_info=RECORD).uid("source-readouts")
 
 
 def sink(stream: DataStream, kafka: KafkaConnection, topic: str, transactions: str | None = None) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from pyflink.datastream import OutputTag
 
+from operators.intake import refuse
 from operators.lane import Lane
 from operators.metrics import OperatorMetrics
-from operators.tags import DEAD_LETTERS
-from wire.codec import encode_dead_letter
 from wire.reasons import Reason, WireError
 
 
@@ -16,9 +15,8 @@ def expire(
 ) -> Iterator[tuple[OutputTag, bytes]]:
     """Drop the sequences that nothing has come of for `after_ms`, and say so of each."""
     for sequence, steps in lane.expire(now_ms - after_ms):
-        metrics.count("dead_letters", reason=Reason.EXPIRED)
         detail = (
             f"sequence {sequence}: expected {timesteps} timesteps and an answer, got {steps} without a hole "
             f"and nothing for {after_ms / 1000:g} s; push it again, whole"
         )
-        yield DEAD_LETTERS, encode_dead_letter(job, "sequences", WireError(Reason.EXPIRED, detail), b"")
+        yield from refuse(job, "sequences", WireError(Reason.EXPIRED, detail), b"", metrics)

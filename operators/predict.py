@@ -16,16 +16,16 @@ from pyflink.datastream.state import MapStateDescriptor
 
 from operators import worker
 from operators.expiry import expire
+from operators.intake import read, refuse
 from operators.keys import flink_keys
 from operators.lane import Cohort, Lane
 from operators.metrics import OperatorMetrics
-from operators.tags import DEAD_LETTERS
 from operators.timers import Timers
 from snn.model import parse_model
 from snn.network import Network
 from snn.readout import Readout, predicted_classes
 from wire import messages_pb2 as pb
-from wire.codec import SCHEMA, decode_readout, decode_slice, encode_dead_letter, now_us
+from wire.codec import SCHEMA, decode_readout, now_us
 from wire.idset import IdSet
 from wire.reasons import Reason, WireError
 
@@ -82,17 +82,21 @@ class PredictOperator(KeyedBroadcastProcessFunction):
                     f"expected a version above {newest}, got {offered.version}; the newer one stays",
                 )
         except WireError as error:
-            self._metrics.count("dead_letters", reason=error.reason)
-            yield DEAD_LETTERS, encode_dead_letter("predict", "readouts", error, value)
+            yield from refuse("predict", "readouts", error, value, self._metrics)
             return
         state.put(self._model.model, value)
 
-    def process_element(self, value: tuple[int, bytes], ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator:
+    def process_element(self, record: bytes, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator:
         self._metrics.resume()
-        key, record = value
+        key = ctx.get_current_key()
+        try:
+            piece = read(record, self._model, self._lane_number[key])
+        except WireError as error:
+            yield from refuse("predict", "sequences", error, record, self._metrics)
+            return
+        if piece is None:
+            return
         now_ms = ctx.timer_service().current_processing_time()
-        piece = decode_slice(record, self._model)
-        assert piece is not None  # Decode lets only this model's slices through
         lane = self._lane(key, now_ms)
         self._metrics.count("duplicates", lane.offer(piece, record, now_ms))
         yield from self._answer(lane, key, now_ms, ctx)

@@ -17,6 +17,7 @@ from pyflink.datastream.state import MapStateDescriptor
 
 from operators import worker
 from operators.expiry import expire
+from operators.intake import read, refuse
 from operators.keys import flink_keys
 from operators.lane import Cohort, Lane
 from operators.metrics import OperatorMetrics
@@ -25,7 +26,8 @@ from operators.timers import Timers
 from snn.model import parse_model
 from snn.network import Network
 from wire import messages_pb2 as pb
-from wire.codec import SCHEMA, Columns, decode_slice, encode_columns, now_us, pack
+from wire.codec import SCHEMA, Columns, encode_columns, now_us, pack
+from wire.reasons import WireError
 
 LINGER_MS = 200  # columns wait for a checkpoint of seconds anyway, and a brain wave is looked at once a second
 ENOUGH = 2**21  # neuron-steps: more than a millisecond of one core, against some 100 us to call it and emit its output
@@ -54,15 +56,21 @@ class RollOutOperator(KeyedProcessFunction):
         self._timesteps = self._model.input.timesteps
         self._timers = Timers()
 
-    def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator:
+    def process_element(self, record: bytes, ctx: KeyedProcessFunction.Context) -> Iterator:
         self._metrics.resume()
-        key, record = value
+        key = ctx.get_current_key()
+        lane_number, shard = self._place[key]
+        try:
+            piece = read(record, self._model, lane_number)
+        except WireError as error:
+            if shard == 0:  # the shards see the same records: one speaks for all
+                yield from refuse("roll_out", "sequences", error, record, self._metrics)
+            return
+        if piece is None:
+            return
         now_ms = ctx.timer_service().current_processing_time()
-        piece = decode_slice(record, self._model)
-        assert piece is not None  # Decode lets only this model's slices through
         lane = self._lane(key, now_ms)
         duplicates = lane.offer(piece, record, now_ms)
-        _, shard = self._place[key]
         if lane.ready_steps * self._neurons(shard) >= ENOUGH:
             yield from self._step(lane, key, lane.complete(), now_ms)
         if shard == 0:  # the shards see the same sequences: each is counted once

@@ -4,7 +4,6 @@ from pyflink.common import Types
 from pyflink.datastream import OutputTag
 
 RECORD = Types.PRIMITIVE_ARRAY(Types.BYTE())
-KEYED = Types.TUPLE([Types.INT(), RECORD])  # a key of operators/keys.py, a record of `sequences`
 
 BRAIN_WAVES = OutputTag("brain-waves", RECORD)
 DEAD_LETTERS = OutputTag("dead-letters", RECORD)

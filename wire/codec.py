@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+import lz4.block
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
@@ -18,6 +19,9 @@ from wire.reasons import Reason, WireError
 
 SCHEMA = 1
 MAX_SEQUENCES = 65536  # in one record; far above what a record of 8 MiB holds in practice
+MAX_INPUT_BYTES = 64 * 2**20  # of a record, unpacked; a record itself has at most 8 MiB
+COMPRESS_BYTES = 4096  # inputs from here on are compressed where it helps; a single short sequence is not worth it
+LZ4_RATIO = 256  # a byte of LZ4 stands for 255 at most
 DEAD_LETTER_BYTES = 65536  # enough to see what came, little enough to keep
 
 Codes = npt.NDArray[np.integer]
@@ -129,6 +133,11 @@ def encode_slice(model: ModelSpec, piece: Slice) -> bytes:
     _, steps, features = piece.codes.shape
     low, high = model.input.codes
     encoding = pb.Block.UINT8 if low >= 0 and high < 256 else pb.Block.INT16 if _fits16(low, high) else pb.Block.INT32
+    inputs, compression = np.ascontiguousarray(piece.codes, _ENCODINGS[encoding]).tobytes(), pb.Block.NONE
+    if len(inputs) >= COMPRESS_BYTES:
+        packed = lz4.block.compress(inputs, store_size=False)
+        if len(packed) < len(inputs):
+            inputs, compression = packed, pb.Block.LZ4
     return pb.Block(
         schema=SCHEMA,
         model=model.model,
@@ -138,7 +147,8 @@ def encode_slice(model: ModelSpec, piece: Slice) -> bytes:
         steps=steps,
         features=features,
         encoding=encoding,
-        inputs=np.ascontiguousarray(piece.codes, _ENCODINGS[encoding]).tobytes(),
+        inputs=inputs,
+        compression=compression,
         sent_us=piece.sent_us,
         **piece.targets.to_bytes(),
     ).SerializeToString()
@@ -168,7 +178,7 @@ def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
     if dtype is None:
         raise WireError(Reason.UNKNOWN_SCHEMA, f"expected encoding UINT8, INT16 or INT32, got {block.encoding}")
     shape = (batch, block.steps, block.features)
-    codes = _array(block.inputs, dtype, shape, "inputs")
+    codes = _array(_inputs(block, math.prod(shape) * dtype.itemsize), dtype, shape, "inputs")
     low, high = grid.codes
     holds = np.iinfo(dtype)
     if (holds.min < low or holds.max > high) and (codes.min() < low or codes.max() > high):
@@ -288,6 +298,24 @@ def _batch(ids: Sequence[int]) -> int:
     if not 1 <= len(ids) <= MAX_SEQUENCES:
         raise WireError(Reason.WRONG_SHAPE, f"expected 1 .. {MAX_SEQUENCES} ids, got {len(ids)}")
     return len(ids)
+
+
+def _inputs(block: pb.Block, size: int) -> bytes:
+    """The `size` bytes of a block's inputs, or what came instead of them."""
+    if block.compression == pb.Block.NONE:
+        return block.inputs
+    if block.compression != pb.Block.LZ4:
+        raise WireError(Reason.UNKNOWN_SCHEMA, f"expected compression NONE or LZ4, got {block.compression}")
+    if size > min(MAX_INPUT_BYTES, LZ4_RATIO * len(block.inputs)):
+        raise WireError(
+            Reason.WRONG_SHAPE,
+            f"inputs: expected at most {MAX_INPUT_BYTES} bytes and no more than LZ4 can have packed into "
+            f"{len(block.inputs)}, got a shape of {size}; send fewer sequences or timesteps in a record",
+        )
+    try:
+        return lz4.block.decompress(block.inputs, uncompressed_size=size)
+    except lz4.block.LZ4BlockError as error:
+        raise WireError(Reason.WRONG_SHAPE, f"inputs: expected an LZ4 block of {size} bytes: {error}") from None
 
 
 def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], name: str) -> npt.NDArray:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+FLINK_SHADED = "org.apache.flink.kafka.shaded"  # where Flink's connector keeps its copy of the Kafka client
+
 
 class KafkaConnection(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SPIKELOOM_KAFKA_", extra="forbid", frozen=True)
@@ -45,7 +47,7 @@ class KafkaConnection(BaseSettings):
             user, password = (_quote(value or "") for value in (self.sasl_username, self.sasl_password))
             properties |= {
                 "sasl.mechanism": self.sasl_mechanism,
-                "sasl.jaas.config": f"org.apache.kafka.common.security.{module} required "
+                "sasl.jaas.config": f"{FLINK_SHADED}.org.apache.kafka.common.security.{module} required "
                 f"username={user} password={password};",
             }
         return properties

@@ -19,7 +19,7 @@ class Model(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., name: _Optional[str] = ..., spec_json: _Optional[str] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("schema", "model", "lane", "ids", "start", "steps", "features", "encoding", "inputs", "classes", "values", "sent_us")
+    __slots__ = ("schema", "model", "lane", "ids", "start", "steps", "features", "encoding", "inputs", "classes", "values", "sent_us", "compression")
     class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ENCODING_UNSPECIFIED: _ClassVar[Block.Encoding]
@@ -30,6 +30,12 @@ class Block(_message.Message):
     UINT8: Block.Encoding
     INT16: Block.Encoding
     INT32: Block.Encoding
+    class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NONE: _ClassVar[Block.Compression]
+        LZ4: _ClassVar[Block.Compression]
+    NONE: Block.Compression
+    LZ4: Block.Compression
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +48,7 @@ class Block(_message.Message):
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     SENT_US_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     lane: int
@@ -54,7 +61,8 @@ class Block(_message.Message):
     classes: bytes
     values: bytes
     sent_us: int
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., lane: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., start: _Optional[int] = ..., steps: _Optional[int] = ..., features: _Optional[int] = ..., encoding: _Optional[_Union[Block.Encoding, str]] = ..., inputs: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ...) -> None: ...
+    compression: Block.Compression
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., lane: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., start: _Optional[int] = ..., steps: _Optional[int] = ..., features: _Optional[int] = ..., encoding: _Optional[_Union[Block.Encoding, str]] = ..., inputs: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ..., compression: _Optional[_Union[Block.Compression, str]] = ...) -> None: ...
 
 class SpikeColumns(_message.Message):
     __slots__ = ("schema", "model", "digest", "shard", "first_witness", "witnesses", "ids", "spikes", "classes", "values")

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+from kafka import KafkaProducer
 
 from solver_service import snapshot
 from spikeloom.client import Client
@@ -58,6 +59,16 @@ def poison(chance: random.Random) -> list[tuple[int, bytes]]:
     return broken
 
 
+def keyless() -> list[tuple[bytes | None, bytes | None]]:
+    """(Kafka key, record): good records under keys that are not their lane, and a key without a record."""
+    keys = (None, b"0", b"3", b"-1", b"17", b"lane", b"\xff")
+    ids = np.array([SEQUENCES + 2], np.uint64)
+    lane = int(ids[0]) % MODEL.lanes
+    codes, targets = np.zeros((1, 8, 8), int), Targets(np.array([1], np.int32))
+    records = [encode_slice(MODEL, Slice(lane, ids, 0, codes, targets, n)) for n in range(len(keys))]
+    return [*zip(keys, records, strict=True), (b"1", None)]
+
+
 def test_shuffled_slices_duplicates_poison_and_crashes(
     stack: Stack, solver: Solver, project_root: Path, tmp_path: Path
 ) -> None:
@@ -68,12 +79,14 @@ def test_shuffled_slices_duplicates_poison_and_crashes(
     records = slices(codes, classes, chance)
     for record in bad:
         records.insert(chance.randrange(len(records)), record)
+    stray = keyless()
     first, second = records[: len(records) // 2], records[len(records) // 2 :]
 
     with Client(stack.connection) as client:
         client.register(MODEL)
         with job(stack, project_root, "roll_out", MODEL):
             push(client, first)
+            send(stack, stray)
             solver.start()
             eventually(lambda: any(True for _ in columns(stack)), "the first spike columns")
             push(client, second[: len(second) // 2])
@@ -101,14 +114,23 @@ def test_shuffled_slices_duplicates_poison_and_crashes(
     assert sorted(emitted) == sorted(list(range(SEQUENCES)) * 2), "each shard emits each sample once"
     letters = [decode(pb.DeadLetter, record) for record in read_all(stack.connection, "dead-letters")]
     ours = [letter for letter in letters if letter.job == "roll_out" and letter.topic == "sequences"]
-    assert {letter.record for letter in ours} == {record for _, record in bad}
-    assert {letter.reason for letter in ours} == {"wrong_shape", "out_of_range", "wrong_lane", "not_protobuf"}
+    assert {letter.record for letter in ours} == {record or b"" for _, record in bad + stray}
+    reasons = {"wrong_shape", "out_of_range", "wrong_lane", "not_protobuf", "unknown_schema"}
+    assert {letter.reason for letter in ours} == reasons
 
 
 def push(client: Client, records: list[tuple[int, bytes]]) -> None:
     for lane, record in records:
         client.send(record, lane)
     client.flush()
+
+
+def send(stack: Stack, records: list[tuple[bytes | None, bytes | None]]) -> None:
+    producer = KafkaProducer(**stack.connection.python_client(), acks="all")
+    for key, record in records:
+        producer.send("sequences", key=key, value=record)
+    producer.flush(30)
+    producer.close()
 
 
 def columns(stack: Stack) -> list[bytes]:

@@ -1,12 +1,14 @@
 """Pinned jars: what is not what was pinned is never used."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from spikeloom.errors import DownloadError
 from spikeloom.local import jars
+from wire.connection import KafkaConnection
 
 LOCK = """
 [[jar]]
@@ -73,3 +75,12 @@ def test_the_lock_pins_what_is_wanted_and_one_version_of_each() -> None:
     assert wanted <= {jar.coordinate for jar in pinned}
     kafka_versions = {jar.coordinate.rsplit(":", 1)[1] for jar in pinned if ":kafka-" in jar.coordinate}
     assert kafka_versions == {"4.1.1"}
+
+
+def test_flink_finds_the_login_module_of_sasl() -> None:
+    secured = KafkaConnection(sasl_mechanism="SCRAM-SHA-512", sasl_username="ann", sasl_password="b")
+    plain = KafkaConnection(sasl_mechanism="PLAIN", sasl_username="ann", sasl_password="b")
+    for connection in (secured, plain):
+        module = connection.java_client()["sasl.jaas.config"].split()[0]
+        held = [zipfile.ZipFile(jar).namelist() for jar in jars.class_path("flink")]
+        assert any(module.replace(".", "/") + ".class" in names for names in held)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lz4.block
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +67,31 @@ def test_a_slice_of_another_model_is_not_ours() -> None:
     assert codec.decode_slice(block(model="other"), MODEL) is None
 
 
+def test_large_inputs_are_compressed_where_that_makes_them_smaller() -> None:
+    draw = np.random.default_rng(0)
+    codes = (draw.integers(0, 17, (200, 8, 8)) * (draw.random((200, 8, 8)) < 0.1)).astype(np.int32)
+    ids = np.arange(1, 801, 4, dtype=np.uint64)
+    record = codec.encode_slice(MODEL, Slice(1, ids, 0, codes, Targets(), 9))
+    assert len(record) < 0.5 * codes.size + 8 * len(ids)
+    got = codec.decode_slice(record, MODEL)
+    assert got is not None
+    assert np.array_equal(got.codes, codes)
+
+
+def test_inputs_that_do_not_compress_travel_as_they_are() -> None:
+    model = small_model(input={"timesteps": 8, "features": 8, "bits": 8, "high": 255 / 256})
+    codes = np.random.default_rng(0).integers(0, 256, (200, 8, 8)).astype(np.int32)
+    ids = np.arange(1, 801, 4, dtype=np.uint64)
+    message = pb.Block.FromString(codec.encode_slice(model, Slice(1, ids, 0, codes, Targets(), 9)))
+    assert message.compression == pb.Block.NONE
+    assert message.inputs == codes.astype(np.uint8).tobytes()
+
+
+def lz4_block(inputs: bytes, **changes: object) -> bytes:
+    packed = lz4.block.compress(inputs, store_size=False)
+    return block(compression=pb.Block.LZ4, inputs=packed, **changes)
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
@@ -79,6 +105,12 @@ def test_a_slice_of_another_model_is_not_ours() -> None:
         (block(start=6), Reason.WRONG_TIMESTEP),
         (block(inputs=b"\0" * 47), Reason.WRONG_SHAPE),
         (block(inputs=b"\x11" * 48), Reason.OUT_OF_RANGE),
+        (block(compression=2), Reason.UNKNOWN_SCHEMA),
+        (block(compression=pb.Block.LZ4, inputs=b"\xff" * 48), Reason.WRONG_SHAPE),
+        (block(compression=pb.Block.LZ4, inputs=b"", ids=range(1, 4 * 65536, 4)), Reason.WRONG_SHAPE),
+        (lz4_block(b"\0" * 47), Reason.WRONG_SHAPE),
+        (lz4_block(b"\0" * 49), Reason.WRONG_SHAPE),
+        (lz4_block(b"\x11" * 48), Reason.OUT_OF_RANGE),
         (block(ids=[1, 1]), Reason.WRONG_SHAPE),
         (block(ids=[]), Reason.WRONG_SHAPE),
         (block(ids=[1, 2]), Reason.WRONG_LANE),
