@@ -1,11 +1,12 @@
 """What Kafka and Flink cost on top of the kernel: sequences a second from topic to topic, against the engine alone.
 
-Measured: the `roll_out` job (exactly once, process mode, a checkpoint every 2 s) at parallelism 2, from records that
-lie on `sequences` to committed records on `spike-columns`. The rate is counted by arrival at a consumer of committed
-records, between the checkpoints after a quarter and before nine tenths of the sequences.
+Measured: the `roll_out` job (exactly once, process mode, a checkpoint every 2 s), from records that lie on `sequences`
+to committed records on `spike-columns`. The rate is counted by arrival at a consumer of committed records, between the
+checkpoints after a quarter and before nine tenths of the sequences.
 
-Against: `snn.engine.advance`, which the operator calls, on blocks of whole sequences in two processes at once, nothing
-around it. Both take turns. A ratio of 1 means that Kafka, Flink and protobuf cost nothing.
+Against: `snn.engine.advance`, which the operator calls, on blocks of whole sequences, nothing around it, in as many
+processes as the job has tasks. Both take turns. A ratio of 1 means that Kafka, Flink and protobuf cost nothing. With
+two tasks on two cores the broker, the JVM and the reader take their time from the kernel; with one they have a core.
 
 The sequences are MNIST's rows (T = 28, m = 28, a byte each), the witnesses gaussian, records as large as the client
 makes them (256 KiB of inputs). CPU seconds are those of the stack's processes in the same time.
@@ -20,11 +21,14 @@ from snn.model import ModelSpec
 from spikeloom.local import Stack
 from wire import messages_pb2 as pb
 
-PARALLELISM = 2
-CASES = {  # witnesses, timesteps a record
-    "4,096 witnesses, whole sequences": (4096, None),
-    "512 witnesses, whole sequences": (512, None),
-    "4,096 witnesses, slices of 4 timesteps": (4096, 4),
+SLOTS = 2
+CASES = {  # witnesses, timesteps a record, tasks
+    "4,096 witnesses, whole sequences, 2 tasks": (4096, None, 2),
+    "512 witnesses, whole sequences, 2 tasks": (512, None, 2),
+    "4,096 witnesses, slices of 4 timesteps, 2 tasks": (4096, 4, 2),
+    "4,096 witnesses, whole sequences, 1 task": (4096, None, 1),
+    "512 witnesses, whole sequences, 1 task": (512, None, 1),
+    "4,096 witnesses, slices of 4 timesteps, 1 task": (4096, 4, 1),
 }
 SECONDS, QUICK_SECONDS = 22, 4  # of work for a run, by the engine's rate
 REPEATS = 2
@@ -36,32 +40,34 @@ MOST_A_SECOND = 60_000  # sequences prepared for a second of work: the job is sl
 def run(report: Report) -> None:
     codes = cluster.mnist_rows()
     report.say("starting Kafka and Flink")
-    with cluster.running(slots=PARALLELISM) as stack:
-        for number, (case, (witnesses, steps)) in enumerate(list(CASES.items())[: 1 if report.quick else None]):
+    with cluster.running(slots=SLOTS) as stack:
+        for number, (case, (witnesses, steps, tasks)) in enumerate(list(CASES.items())[: 1 if report.quick else None]):
             spec = cluster.model(f"bench-{number}", witnesses=witnesses)
-            measure(report, stack, case, spec, codes, steps)
+            measure(report, stack, case, spec, codes, steps, tasks)
 
 
-def measure(report: Report, stack: Stack, case: str, spec: ModelSpec, codes: Codes, steps: int | None) -> None:
+def measure(
+    report: Report, stack: Stack, case: str, spec: ModelSpec, codes: Codes, steps: int | None, tasks: int
+) -> None:
     seconds = QUICK_SECONDS if report.quick else SECONDS
     engine, through, used = [], [], []
     count = 0
     for _ in range(1 if report.quick else REPEATS):
-        engine.append(cluster.bare(spec, codes, cluster.per_record(spec), PARALLELISM, seconds / 5))
+        engine.append(cluster.bare(spec, codes, cluster.per_record(spec), tasks, seconds / 5))
         report.say(f"{case}: engine alone {engine[-1]:,.0f} sequences/s")
         if not count:  # a job without a savepoint reads from the start, so one filling serves every run
             count = int(min(engine[-1], MOST_A_SECOND) * seconds)
             block = cluster.per_record(spec, steps)
             cluster.fill(stack, spec, cluster.records(spec, codes, count, block=block, steps=steps))
             report.say(f"{case}: {count:,} sequences lie on the topic")
-        rate, cpu = stream(stack, spec, count, PATIENCE * seconds, PARALLELISM)
+        rate, cpu = stream(stack, spec, count, PATIENCE * seconds, tasks)
         report.say(f"{case}: pipeline {rate.per_second:,.0f} sequences/s over {rate.checkpoints} checkpoints")
         through.append(rate.per_second)
         used.append({kind: 1000 * value / rate.arrived for kind, value in cpu.items()})
     runs = len(through)
     report.add(
         case, "throughput", "sequences/s", statistics.median(through), better="more", runs=runs,
-        peer="engine alone, 2 processes", peer_value=statistics.median(engine),
+        peer="engine alone", peer_value=statistics.median(engine),
     )  # fmt: skip
     for kind in sorted(used[0]):
         value = statistics.median(each.get(kind, 0.0) for each in used)
@@ -90,4 +96,4 @@ def sequences(record: bytes) -> int:
 
 
 if __name__ == "__main__":
-    harness.main("pipeline", run, cores=PARALLELISM)
+    harness.main("pipeline", run, cores=SLOTS)

@@ -20,6 +20,7 @@ class OperatorMetrics:
     def __init__(self, context: RuntimeContext, model: str) -> None:
         self._group = context.get_metrics_group().add_group("spikeloom").add_group("model", model)
         self._counters: dict[tuple[str, ...], Counter] = {}
+        self._buckets: list[tuple[str, ...]] = []  # of the latency, made once: every answer counts into several
         self._live: dict[object, int] = {}
         self._deferred: list[tuple[tuple[str, ...], int]] | None = None
 
@@ -34,14 +35,7 @@ class OperatorMetrics:
             self._counters[key].inc(by)
 
     def count(self, name: str, by: int = 1, **labels: object) -> None:
-        key = (name, *(f"{label}={value}" for label, value in labels.items()))
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = self._labelled(labels).counter(name)
-        if self._deferred is None:
-            counter.inc(by)
-        else:
-            self._deferred.append((key, by))
+        self._add(self._key(name, labels), by)
 
     def gauge(self, name: str, value: Callable[[], int]) -> None:
         self._group.gauge(name, value)
@@ -55,9 +49,10 @@ class OperatorMetrics:
 
     def latency(self, milliseconds: float) -> None:
         """Count into cumulative buckets, as a Prometheus histogram does."""
-        for bound in LATENCY_MS[bisect_left(LATENCY_MS, milliseconds) :]:
-            self.count("latency_ms_bucket", le=bound)
-        self.count("latency_ms_bucket", le="+Inf")
+        if not self._buckets:
+            self._buckets = [self._key("latency_ms_bucket", {"le": bound}) for bound in (*LATENCY_MS, "+Inf")]
+        for key in self._buckets[bisect_left(LATENCY_MS, milliseconds) :]:
+            self._add(key, 1)
 
     def wave(self, timesteps: int, start: int, layer: int, active: list[int], sequences: list[int]) -> None:
         """Active neurons of one layer and the sequences they were seen in, per timestep (or bin of timesteps).
@@ -69,6 +64,18 @@ class OperatorMetrics:
             labels = {"layer": layer, "timestep": f"{t // width * width:04d}"}
             self.count("active_neurons", fired, **labels)
             self.count("stepped_sequences", seen, **labels)
+
+    def _key(self, name: str, labels: dict[str, object]) -> tuple[str, ...]:
+        key = (name, *(f"{label}={value}" for label, value in labels.items()))
+        if key not in self._counters:
+            self._counters[key] = self._labelled(labels).counter(name)
+        return key
+
+    def _add(self, key: tuple[str, ...], by: int) -> None:
+        if self._deferred is None:
+            self._counters[key].inc(by)
+        else:
+            self._deferred.append((key, by))
 
     def _labelled(self, labels: dict[str, object]) -> MetricGroup:
         group = self._group

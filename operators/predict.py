@@ -52,13 +52,14 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         self._model = parse_model(json.loads(self._spec_json))
         self._metrics = OperatorMetrics(runtime_context, self._model.model)
         self._metrics.gauge_live_sequences()
-        self._metrics.gauge("readout_version", lambda: self._current.version if self._current else 0)
+        self._metrics.gauge("readout_version", lambda: self._version)
         self._state = runtime_context.get_map_state(
             MapStateDescriptor("lane", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
         )
         self._lanes: dict[int, Lane] = {}
         self._lane_number = {key: lane for lane, key in enumerate(flink_keys(self._model.lanes))}
         self._current: Current | None = None
+        self._version = 0
         self._timers = Timers()
 
     def process_broadcast_element(self, value: bytes, ctx: KeyedBroadcastProcessFunction.Context) -> Iterator:
@@ -85,6 +86,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             yield from refuse("predict", "readouts", error, value, self._metrics)
             return
         state.put(self._model.model, value)
+        self._current = None  # until the next answer takes it from there
 
     def process_element(self, record: bytes, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator:
         self._metrics.resume()
@@ -119,7 +121,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
     ) -> Iterator[bytes]:
         """Answer what is complete, bring Flink state up to date, and come back later for what is not."""
         complete = lane.complete()
-        current = self._newest(ctx.get_broadcast_state(READOUTS).get(self._model.model))
+        current = self._current or self._newest(ctx.get_broadcast_state(READOUTS).get(self._model.model))
         if complete and current is not None:
             for cohort in complete:
                 yield from self._predict(cohort, current)
@@ -162,17 +164,16 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         if record is None:
             return None
         message = pb.Readout.FromString(record)  # checked when it came
-        if self._current is None or self._current.version != message.version:
-            support = list(message.support)
-            shape = (len(support), message.outputs)
-            readout = Readout(
-                support,
-                np.frombuffer(message.coefficients, "<f8").reshape(shape),
-                np.frombuffer(message.intercept, "<f8"),
-            )
-            network = self._engine.on_device(self._model, support)
-            spans = IdSet((span.first, span.last) for span in message.trained_on)
-            self._current = Current(message.version, readout, network, spans)
+        support = list(message.support)
+        shape = (len(support), message.outputs)
+        readout = Readout(
+            support,
+            np.frombuffer(message.coefficients, "<f8").reshape(shape),
+            np.frombuffer(message.intercept, "<f8"),
+        )
+        network = self._engine.on_device(self._model, support)
+        spans = IdSet((span.first, span.last) for span in message.trained_on)
+        self._current, self._version = Current(message.version, readout, network, spans), message.version
         return self._current
 
     def _refuse_unfit(self, offered: pb.Readout) -> None:
