@@ -93,9 +93,11 @@ class Expired(NamedTuple):
 
 
 class Lane:
-    def __init__(self, model: ModelSpec, store: Store, now_ms: int) -> None:
-        """A lane as `store` has it."""
+    def __init__(self, model: ModelSpec, store: Store, now_ms: int, finished_every_ms: int = 0) -> None:
+        """A lane as `store` has it. Ids that finish are stored by every `save`, or where all sequences are finished by
+        one in `finished_every_ms`: a crash may then forget some, which will do where an answer may be given twice."""
         self._model, self._store = model, store
+        self._finished_every_ms, self._finished_stored_ms = finished_every_ms, now_ms
         self._timesteps = model.input.timesteps
         self._cohort_of: dict[int, Cohort] = {}
         self._pending: dict[Cohort, None] = {}  # those with codes that wait
@@ -164,16 +166,20 @@ class Lane:
                 self._snapshot(cohort)
         return [Expired(sequence, cohort.next) for cohort in gone for sequence in cohort.ids.tolist()]
 
-    def save(self) -> None:
+    def save(self, now_ms: int) -> None:
         """Bring the store up to date; before the operator returns."""
         for key, value in self._unsaved.items():
             self._store.put(key, value)
+        self._unsaved.clear()
+        # A stored record that others still need would bring finished sequences back, if it were not said at once.
+        if not self._references and now_ms < self._finished_stored_ms + self._finished_every_ms:
+            return
         for period, chunk in self._dirty:
             first = chunk << CHUNK_BITS
             spans = self._finished[period].within(first, first + (1 << CHUNK_BITS) - 1)
             self._store.put(_finished_key(period, chunk), np.array(spans, "<u8").tobytes())
-        self._unsaved.clear()
         self._dirty.clear()
+        self._finished_stored_ms = now_ms
 
     # -- taking a record -------------------------------------------------------------------------------------------
 

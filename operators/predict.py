@@ -30,6 +30,9 @@ from wire.idset import IdSet
 from wire.reasons import Reason, WireError
 
 READOUTS = MapStateDescriptor("readouts", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+# Every key whose state a bundle has changed is a round trip to Java at its end. An answer may be given twice, so the
+# ids of whole sequences need not be stored with each.
+FINISHED_EVERY_MS = 1000
 RETRY_MS = 200  # how soon a complete sequence asks again for the first readout
 
 
@@ -113,7 +116,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
 
     def _lane(self, key: int, now_ms: int) -> Lane:
         if key not in self._lanes:
-            self._lanes[key] = Lane(self._model, self._state, now_ms)
+            self._lanes[key] = Lane(self._model, self._state, now_ms, FINISHED_EVERY_MS)
         return self._lanes[key]
 
     def _answer(
@@ -126,7 +129,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             for cohort in complete:
                 yield from self._predict(cohort, current)
             lane.finish(complete, now_ms)
-        lane.save()
+        lane.save(now_ms)
         self._metrics.live(self._lane_number[key], lane.live)
         if lane.live:
             waits = complete and current is None

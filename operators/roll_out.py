@@ -75,7 +75,7 @@ class RollOutOperator(KeyedProcessFunction):
             yield from self._step(lane, key, lane.complete(), now_ms)
         if shard == 0:  # the shards see the same sequences: each is counted once
             self._metrics.count("duplicates", duplicates)
-        self._settle(lane, key, ctx)
+        self._settle(lane, key, now_ms, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator:
         self._metrics.defer()
@@ -84,7 +84,7 @@ class RollOutOperator(KeyedProcessFunction):
         yield from self._step(lane, key, lane.pending(), timestamp)
         if timestamp % self._expire_ms == 0:
             yield from self._expire(lane, key, timestamp)
-        self._settle(lane, key, ctx)
+        self._settle(lane, key, timestamp, ctx)
 
     def _expire(self, lane: Lane, key: int, now_ms: int) -> Iterator:
         if self._place[key][1] == 0:  # one shard speaks for all
@@ -92,9 +92,9 @@ class RollOutOperator(KeyedProcessFunction):
         else:
             lane.expire(now_ms - self._expire_ms)
 
-    def _settle(self, lane: Lane, key: int, ctx: KeyedProcessFunction.Context) -> None:
+    def _settle(self, lane: Lane, key: int, now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
         """Bring Flink state up to date, and see that someone comes back for what is left."""
-        lane.save()
+        lane.save(now_ms)
         lane_number, shard = self._place[key]
         if shard == 0:
             self._metrics.live(lane_number, lane.live)

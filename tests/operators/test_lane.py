@@ -112,7 +112,7 @@ def test_every_timestep_is_stepped_once_and_in_order(
                 step(lane, cohort, seen)
             done += [sequence for cohort in lane.complete() for sequence in cohort.ids.tolist()]
             lane.finish(lane.complete(), now_ms=1)
-        lane.save()
+        lane.save(1)
         if chance.random() < 0.3:  # a crash: memory is lost, and with it what was seen
             seen = {sequence: seen[sequence] for sequence in done}
             lane = Lane(model, store, 1)
@@ -120,7 +120,7 @@ def test_every_timestep_is_stepped_once_and_in_order(
         step(lane, cohort, seen)
     done += [sequence for cohort in lane.complete() for sequence in cohort.ids.tolist()]
     lane.finish(lane.complete(), now_ms=1)
-    lane.save()
+    lane.save(1)
     everyone = {sequence for ids, _, _ in records for sequence in ids}
     assert sorted(done) == sorted(everyone), "each sequence is finished once"
     assert seen == {sequence: undivided(sequence, timesteps) for sequence in everyone}
@@ -135,22 +135,39 @@ def test_a_finished_sequence_is_not_taken_again() -> None:
     whole = cut([3], 0, sequence_codes(3)[None])
     assert lane.offer(*whole, 1) == 0
     lane.finish(lane.complete(), 1)
-    lane.save()
+    lane.save(1)
     assert store.kinds() == "f"
     lane = Lane(MODEL, store, 2)
     assert lane.offer(*whole, 2) == T
     other = cut([4], 0, sequence_codes(4)[None])
     lane.offer(*other, 3)
     lane.finish(lane.complete(), REMEMBER_MS + 3)  # the next period: still known
-    lane.save()
+    lane.save(REMEMBER_MS + 3)
     lane = Lane(MODEL, store, REMEMBER_MS + 3)
     assert lane.offer(*whole, REMEMBER_MS + 3) == T
     lane.offer(*cut([5], 0, sequence_codes(5)[None]), 2 * REMEMBER_MS + 3)
     lane.finish(lane.complete(), 2 * REMEMBER_MS + 3)
-    lane.save()
+    lane.save(1)
     lane = Lane(MODEL, store, 2 * REMEMBER_MS + 3)
     assert lane.offer(*whole, 2 * REMEMBER_MS + 3) == 0, "after two periods it is forgotten"
     assert lane.offer(*other, 2 * REMEMBER_MS + 3) == T
+
+
+def test_finished_ids_may_be_stored_now_and_then_unless_records_would_bring_them_back() -> None:
+    store = DictStore()
+    lane = Lane(MODEL, store, 0, finished_every_ms=1000)
+    lane.offer(*cut([3], 0, sequence_codes(3)[None]), 1)
+    lane.finish(lane.complete(), 1)
+    lane.save(1)
+    assert not store.entries
+    lane.save(1000)
+    assert store.kinds() == "f"
+    both = np.stack([sequence_codes(4)[:2], sequence_codes(5)[:2]])
+    lane.offer(*cut([4, 5], 0, both), 1001)
+    lane.offer(*cut([4], 2, sequence_codes(4)[None, 2:]), 1001)
+    lane.finish(lane.complete(), 1001)
+    lane.save(1001)
+    assert Lane(MODEL, store, 1002).live == 1, "only 5 is under way"
 
 
 def test_a_counting_client_costs_one_span_and_random_ids_their_own() -> None:
@@ -159,12 +176,12 @@ def test_a_counting_client_costs_one_span_and_random_ids_their_own() -> None:
     for first in range(0, 1000, 100):
         lane.offer(*cut(list(range(first, first + 100)), 0, np.zeros((100, T, M), np.uint8)), 1)
         lane.finish(lane.complete(), 1)
-        lane.save()
+        lane.save(1)
     assert [len(value) for value in store.entries.values()] == [16]
     scattered = [10**6 * n for n in range(1, 6)]
     lane.offer(*cut(scattered, 0, np.zeros((5, T, M), np.uint8)), 1)
     lane.finish(lane.complete(), 1)
-    lane.save()
+    lane.save(1)
     assert len(store.entries) == 6
 
 
@@ -173,9 +190,9 @@ def test_an_abandoned_sequence_expires_and_may_come_back_whole() -> None:
     lane = Lane(MODEL, store, 1)
     lane.offer(*cut([3, 4], 0, np.stack([sequence_codes(3)[:2], sequence_codes(4)[:2]])), now_ms=100)
     lane.offer(*cut([4], 2, sequence_codes(4)[None, 2:3]), now_ms=500)
-    lane.save()
+    lane.save(1)
     assert lane.expire(older_than_ms=300) == [Expired(3, 2)]
-    lane.save()
+    lane.save(1)
     lane = Lane(MODEL, store, 600)  # the record that 3 and 4 came in must not bring 3 back
     assert lane.live == 1
     assert lane.offer(*cut([3], 0, sequence_codes(3)[None]), now_ms=700) == 0
@@ -197,7 +214,7 @@ def test_long_sequences_are_stored_as_membranes() -> None:
         lane.offer(*cut([1, 2], t, np.stack([sequence_codes(s, 20)[t : t + 1] for s in (1, 2)]), model=model), 1)
         for cohort in lane.pending():
             step(lane, cohort, seen)
-        lane.save()
+        lane.save(1)
         kinds.append(store.kinds())
     assert kinds[5:8] == ["rrrrrr", "s", "rs"]
     assert kinds[13:15] == ["s", "rs"]
@@ -215,7 +232,7 @@ def test_a_target_may_come_with_any_slice_and_the_first_counts() -> None:
     lane.offer(*cut([3], 0, codes[:, :2]), 1)
     lane.offer(*cut([3], 0, codes[:, :2], classes=[7]), 1)  # nothing new but the target
     lane.offer(*cut([3], 4, codes[:, 4:5], classes=[8]), 1)
-    lane.save()
+    lane.save(1)
     lane = Lane(MODEL, store, 1)
     lane.offer(*cut([3], 2, codes[:, 2:]), 1)
     (cohort,) = lane.complete()

@@ -79,6 +79,20 @@ def test_numbers_on_no_common_grid_are_refused() -> None:
         fused.Prepared((recurrent,))
 
 
+@given(st.integers(1, 3 * fused.STRIP), st.integers(0, 30), st.data())
+def test_the_grid_is_found_wherever_its_finest_number_lies(size: int, bits: int, data: st.DataObject) -> None:
+    values = np.arange(size, dtype=np.float32)
+    at = data.draw(st.integers(0, size - 1))
+    values[at] = -(2.0**-bits)
+    largest = max(np.delete(values, at), default=0)
+    assert fused.measure(values) == (2.0**-bits, max(largest, 2.0**-bits))
+    assert fused.finite(values)
+    values[at] = 2.0**-31
+    assert fused.measure(values) == (0, np.inf)
+    values[at] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    assert not fused.finite(values)
+
+
 def test_the_membrane_rounds_after_each_operation() -> None:
     """A fused multiply-add in `_step` would change bits. Compiled anew: a cached function keeps no machine code."""
     options = {name: value for name, value in fused._step.targetoptions.items() if name != "nopython"}
