@@ -32,6 +32,7 @@ CHUNK = 2 * ROWS  # rows a tile is taken through at a time
 TILE = 1024  # neurons of a tile's widest layer: their currents of a chunk are 48 KB
 TILE_BYTES = 2**18  # of a tile's first weights: half of a small L2 cache, which they share with the currents
 EXACT = 2.0**24  # integers that float32 holds
+STRIP = 4096  # numbers whose grid is checked at once: 16 KB, read twice
 FINEST = 2.0**-30  # a grid finer than this is none: one number below 2^-6 fills float32
 
 Float = npt.NDArray[np.float32]
@@ -118,11 +119,12 @@ def roll_out(inputs: Tensor, state: State, network: Network, every_step: bool = 
     ready = network if isinstance(network, Prepared) else Prepared(network)
     validate(inputs, state, ready)
     x = inputs.contiguous().numpy()
-    grid, largest = measure(x.ravel())
+    grid, largest = measure(x.reshape(-1))
     ready.refuse_inexact_inputs(largest, grid)
     membranes = torch.cat(state, dim=1)
     if ready.whole and largest < 2.0**15 * grid:
-        result = step((x / np.float32(grid)).astype(np.int16), grid, membranes.numpy(), ready, every_step)
+        codes = _codes(x.reshape(-1), np.float32(1 / grid)).reshape(x.shape)
+        result = step(codes, grid, membranes.numpy(), ready, every_step)
     else:
         result = step(x, 1.0, membranes.numpy(), ready, every_step)
     spikes = torch.from_numpy(result.spikes)
@@ -146,14 +148,19 @@ def step(
     first one if left out. Trusts its caller to have checked them."""
     batch, steps, features = x.shape
     if delays is None:
-        delays = np.zeros(batch, np.int64)
+        delays, span = np.zeros(batch, np.int64), steps
+    else:
+        span = steps + int(delays.max(initial=0))
     whole = x.dtype == np.int16
-    spikes = np.empty((batch, steps if every_step else 1, len(network[-1].bias)), np.bool_)
-    active = np.zeros((len(network), steps + int(delays.max(initial=0))), np.int64)
+    spikes = np.empty((batch, steps if every_step else 1, network.columns[-1]), np.bool_)
+    active = np.zeros((len(network), span), np.int64)
     if not spikes.size:
         return Stepped(spikes, active)
+    rows = x.reshape(-1, features)
+    if whole and features % 2:
+        rows = np.pad(rows, ((0, 0), (0, 1)))
     _roll_out(
-        *_compress(x.reshape(-1, features), 2 if whole else 1),
+        *_compress(np.ascontiguousarray(rows).view(np.int32)),
         np.float32(unit * network.grid if whole else unit),
         network.codes if whole else network.floats,
         network.parameters,
@@ -178,60 +185,87 @@ def _refuse_inexact(what: str, largest: float, grid: float) -> None:
         )
 
 
+# Loops over numbers go by index and count in 32 bits: only so does the compiler take as many at once as a vector holds.
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def measure(values: Float) -> tuple[float, float]:
     """The coarsest grid 2^-b, b >= 0, that holds all `values`, or 0 if none does, and their largest magnitude."""
     scale = np.float32(1)
     largest = np.float32(0)
-    for value in values:
-        while value * scale != np.rint(value * scale):
+    for start in range(0, len(values), STRIP):
+        strip = values[start : start + STRIP]
+        while not _held(strip, scale):
             scale *= np.float32(2)
             if scale > np.float32(1 / FINEST):
                 return 0.0, np.inf
-        largest = max(largest, abs(value))
+        largest = max(largest, _largest(strip))
     return 1 / float(scale), float(largest)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _held(values: Float, scale: np.float32) -> bool:
+    """Whether all values * scale are whole numbers."""
+    off = np.int32(0)
+    for at in range(len(values)):
+        scaled = values[at] * scale
+        off = np.int32(off | np.int32(scaled != np.rint(scaled)))
+    return off == 0
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _largest(values: Float) -> np.float32:
+    """The largest magnitude: without their signs, floats are in the order of their bits."""
+    bits, largest = values.view(np.int32), np.int32(0)
+    for at in range(len(bits)):
+        magnitude = np.int32(bits[at] & 0x7FFFFFFF)
+        largest = magnitude if magnitude > largest else largest
+    return np.int32(largest).view(np.float32)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def finite(values: Float) -> bool:
     """Whether no number is NaN or infinite, at the pace of memory."""
-    every = True
-    for value in values:
-        every &= abs(value) < np.float32(np.inf)
-    return every
+    return _largest(values) < np.float32(np.inf)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _compress(x: npt.NDArray, group: int) -> tuple[npt.NDArray, npt.NDArray[np.int32], Integers]:
-    """Rows [R, m] in blocks of ROWS, without the groups of features that are zero in all of a block's rows.
+def _codes(values: Float, scale: np.float32) -> npt.NDArray[np.int16]:
+    """values * scale, whole numbers of 16 bits."""
+    codes = np.empty(len(values), np.int16)
+    for at in range(len(values)):
+        codes[at] = np.int16(np.int32(values[at] * scale))
+    return codes
 
-    Gives values [blocks, groups, ROWS, group], which group each is, [blocks, groups], and how many, [blocks].
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _compress(x: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Integers]:
+    """Rows [R, groups] in blocks of ROWS, without the groups of features that are zero in all of a block's rows.
+
+    Gives values [blocks, groups, ROWS], which group each is, [blocks, groups], and how many, [blocks].
     """
-    rows, features = x.shape
-    blocks, groups = -(-rows // ROWS), -(-features // group)
-    values = np.empty((blocks, groups, ROWS, group), x.dtype)
+    rows, groups = x.shape
+    blocks = -(-rows // ROWS)
+    values = np.empty((blocks, groups, ROWS), np.int32)
     which = np.empty((blocks, groups), np.int32)
-    counts = np.zeros(blocks, np.int64)
+    counts = np.empty(blocks, np.int64)
     for block in range(blocks):
         kept = 0
-        height = min(ROWS, rows - block * ROWS)
         for g in range(groups):
-            any_set = False
+            seen = np.int32(0)
             for r in range(ROWS):
-                for i in range(group):
-                    inside = r < height and g * group + i < features
-                    value = x[block * ROWS + r, g * group + i] if inside else x.dtype.type(0)
-                    values[block, kept, r, i] = value
-                    any_set |= value != 0
+                value = x[min(block * ROWS + r, rows - 1), g]  # what follows the last row is not stepped through
+                values[block, kept, r] = value
+                seen |= value
             which[block, kept] = g
-            kept += any_set
+            kept += seen != 0
         counts[block] = kept
     return values, which, counts
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _roll_out(
-    x: npt.NDArray,
+    x: npt.NDArray[np.int32],
     which: npt.NDArray[np.int32],
     counts: Integers,
     unit: np.float32,
@@ -298,7 +332,7 @@ def _roll_out(
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _receive(
-    x: npt.NDArray,
+    x: npt.NDArray[np.int32],
     which: npt.NDArray[np.int32],
     counts: Integers,
     unit: np.float32,

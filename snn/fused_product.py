@@ -43,8 +43,9 @@ def product(
     row: Any,
 ) -> Any:
     """Arrays and where to start in them: x and which [block ...], weights [panel ...], counted in groups; bias
-    [neuron ...], out [at ...], with `row` numbers from one of its rows to the next. `count` groups are kept."""
-    whole = x.dtype == types.int16
+    [neuron ...], out [at ...], with `row` numbers from one of its rows to the next. `count` groups are kept. x holds
+    32 bits for a group, as the weights' type tells: two int16 or a float32."""
+    whole = weights.dtype == types.int16
     number = _INT32 if whole else _FLOAT  # an element: a pair of int16, or a float32
     vector = ir.VectorType(number, LANES)
 
@@ -73,14 +74,13 @@ def product(
                 value = _splat(builder, builder.load(builder.gep(x, [at_x])))
                 for total, column in zip(of_row, columns, strict=True):
                     builder.store(_multiply_add(builder, builder.load(total), value, column), total)
+        factor = _splat(builder, unit)  # a power of two: its product is exact, so contraction rounds the same
         offsets = [_load(builder, bias, lane, _FLOATS) for lane in lanes]
         for r, of_row in enumerate(sums):
             for total, offset, lane in zip(of_row, offsets, lanes, strict=True):
-                current = builder.fmul(_as_floats(builder, builder.load(total)), _splat(builder, unit))
+                current = _multiply_add(builder, offset, _as_floats(builder, builder.load(total)), factor)
                 target = builder.gep(out, [builder.add(builder.mul(row, _INT64(r)), lane)])
-                builder.store(
-                    builder.fadd(current, offset), builder.bitcast(target, _FLOATS.as_pointer()), align=_FLOAT_BYTES
-                )
+                builder.store(current, builder.bitcast(target, _FLOATS.as_pointer()), align=_FLOAT_BYTES)
         return context.get_dummy_value()
 
     size = types.int64
