@@ -102,28 +102,15 @@ class Client:
         all_ids, records, size = [], 0, 0
         for part in self._parts(spec, sequences, targets, ids, quantise):
             for record, lane in _records(spec, part, steps, block):
-                self._send(lane, record)
+                self.send(record, lane)
                 records, size = records + 1, size + len(record)
             all_ids.append(part.ids)
             on_progress(len(part.ids))
         self.flush()
         return Pushed(np.concatenate(all_ids) if all_ids else np.empty(0, np.uint64), records, size)
 
-    def send(self, record: bytes, lane: int = 0) -> None:
-        """Send one encoded record of `sequences` without waiting; `flush` waits."""
-        self._send(lane, record)
-
-    def flush(self) -> None:
-        """Wait until Kafka has acknowledged everything, or raise what went wrong."""
-        if self._producer is None:
-            return
-        self._producer.flush(SEND_TIMEOUT_S)
-        for future in self._unacknowledged:
-            if future.failed():
-                raise PushError(f"Kafka at {self.connection.bootstrap} refused a record: {future.exception}")
-        self._unacknowledged.clear()
-
-    def _send(self, lane: int, record: bytes) -> None:
+    def send(self, record: bytes, lane: int) -> None:
+        """Send one encoded record of `lane` to `sequences` without waiting; `flush` waits."""
         if self._producer is None:
             self._producer = KafkaProducer(
                 **self.connection.python_client(),
@@ -137,6 +124,16 @@ class Client:
         self._unacknowledged.append(self._producer.send("sequences", key=str(lane).encode(), value=record))
         if len(self._unacknowledged) > 10_000:
             self._unacknowledged = [future for future in self._unacknowledged if not future.succeeded()]
+
+    def flush(self) -> None:
+        """Wait until Kafka has acknowledged everything, or raise what went wrong."""
+        if self._producer is None:
+            return
+        self._producer.flush(SEND_TIMEOUT_S)
+        for future in self._unacknowledged:
+            if future.failed():
+                raise PushError(f"Kafka at {self.connection.bootstrap} refused a record: {future.exception}")
+        self._unacknowledged.clear()
 
     def _parts(
         self,

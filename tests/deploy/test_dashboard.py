@@ -144,7 +144,7 @@ def streamed(busy_stack: Stack, prometheus: Prometheus, model: ModelSpec) -> Pro
             # The first portion waits for the first readout and is answered by a timer, which PyFlink does not count.
             wait("answers", lambda least=portion * PORTION: prometheus.value(total("predictions")) >= least)
         push(1)
-        client.send(pb.Block(schema=SCHEMA, model=model.model, features=3, steps=1, ids=[1]).SerializeToString())
+        client.send(pb.Block(schema=SCHEMA, model=model.model, features=3, steps=1, ids=[1]).SerializeToString(), 0)
         client.flush()
     producer = KafkaProducer(**busy_stack.connection.python_client())
     producer.send("spike-columns", b"poison")

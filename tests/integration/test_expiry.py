@@ -31,7 +31,8 @@ def test_an_abandoned_sequence_expires_and_comes_back(stack: Stack, project_root
     with Client(stack.connection) as client:
         client.register(MODEL)
         with job(stack, project_root, "roll_out", MODEL, "--expire-after", "2"):
-            client.send(encode_slice(MODEL, Slice(2, np.array([6], np.uint64), 0, codes, classes, now_us())))
+            piece = Slice(2, np.array([6], np.uint64), 0, codes, classes, now_us())
+            client.send(encode_slice(MODEL, piece), piece.lane)
             client.flush()
             eventually(lambda: len(expired(stack)) > 0, "the dead letter")
             client.push(MODEL, np.ones((1, 8, 8)), [3], ids=[6])
