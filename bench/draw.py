@@ -138,7 +138,7 @@ def _colour(name: str) -> str:
 
 def _latency(rows: list[Row]) -> plt.Figure:
     """Percentiles over load, whole sequences and single timesteps."""
-    found = [(re.match(r"(.+), (\d+)% load, 5 ms waits$", row.case), row) for row in rows]
+    found = [(re.match(r"(.+), (\d+)% load, 10 ms waits$", row.case), row) for row in rows]
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     for kind, colour in zip(dict.fromkeys(match[1] for match, _ in found if match), (OURS, PEER), strict=False):
         for share, style in (("50", "-"), ("99", "--"), ("99.9", ":")):

@@ -1,10 +1,13 @@
 """How long an answer takes: from the moment a sequence was due to be sent to the moment its prediction was read.
 
-Measured: p50, p99 and p99.9 of `predict`, at 10%, 50% and 90% of the rate it was measured to sustain just before, for
+Measured: p50, p99 and p99.9 of `predict`, at 10%, 50% and 90% of its capacity, which is measured just before, for
 - whole sequences, each a record of its own (28 timesteps of 28 features);
 - single timesteps, each a record of its own, of many sequences at once; the answer is due after the last timestep.
 Two clocks: "read" is when a consumer holds the prediction, "answered" is the stamp that the operator puts in it.
 The readout names 500 of 4,096 gaussian witnesses and ten classes; it is published here, no solver runs.
+
+Capacity is the highest of some rates of single records at which answers keep up. Broker, Flink, sender and reader share
+the cores, so it is that of all of them together; as many records pushed at once are answered faster ("in bulk").
 
 The load is open: send times are drawn beforehand (a Poisson process) and a latency counts from the time a record was
 due, so a stall delays nobody's clock (no coordinated omission). The sender is a process of its own; how late it was
@@ -36,10 +39,13 @@ from wire.connection import KafkaConnection
 
 SUPPORT = 500
 LOADS = (0.1, 0.5, 0.9)
-WAITS_MS = (5, 50)
-LINGERS_MS = (0, 20)
+WAITS_MS = (10, 50)
+LINGER_MS, OTHER_LINGERS_MS = 5, (0, 20)
+RAMP = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the rate in bulk
+RAMP_SECONDS, KEPT_UP_MS = 5.0, 1000  # of a rate; the median latency of its second half
 MOST_LIVE = 256  # sequences whose timesteps arrive by turns; fewer where the records would not make four rounds
-SECONDS, QUICK_SECONDS = 8.0, 3.0
+SECONDS, QUICK_SECONDS = 15.0, 3.0
+FETCH_WAIT_MS = 10  # of the consumer that reads the answers
 SETTLE_S = 2.0  # of answers that are not counted
 PATIENCE_S, MOST_S = 30.0, 90.0  # without an answer, and with answers that trickle
 NUMBERS = itertools.count(1)  # of streams: a sequence id is never used twice
@@ -64,13 +70,14 @@ def run(report: Report) -> None:
             capacity = sustained(report, stack, spec, codes, kind, first)
             half = half or LOADS[1] * capacity
             for load in LOADS[1:2] if report.quick else LOADS:
-                measure(report, stack, spec, codes, kind, load * capacity, f"{load:.0%} load, {first} ms waits", 0)
+                case = f"{load:.0%} load, {first} ms waits"
+                measure(report, stack, spec, codes, kind, load * capacity, case, LINGER_MS)
         if not report.quick:
-            sweep(report, stack, spec, codes, half, first, LINGERS_MS[1:])
+            sweep(report, stack, spec, codes, half, first, OTHER_LINGERS_MS)
     for wait in () if report.quick else others:
         with deployed(wait) as (stack, spec):
             sustained(report, stack, spec, codes, next(iter(CAPACITY_RECORDS)), wait)
-            sweep(report, stack, spec, codes, half, wait, LINGERS_MS)
+            sweep(report, stack, spec, codes, half, wait, (LINGER_MS, *OTHER_LINGERS_MS))
 
 
 def sweep(
@@ -78,7 +85,7 @@ def sweep(
 ) -> None:
     kind = next(iter(CAPACITY_RECORDS))
     for linger in lingers:
-        case = f"50% load, {wait} ms waits" + (f", {linger} ms linger" if linger else "")
+        case = f"50% load, {wait} ms waits" + ("" if linger == LINGER_MS else f", {linger} ms linger")
         measure(report, stack, spec, codes, kind, rate, case, linger)
 
 
@@ -111,16 +118,29 @@ def publish(stack: Stack, spec: ModelSpec) -> None:
 
 
 def sustained(report: Report, stack: Stack, spec: ModelSpec, codes: Codes, kind: str, wait: int) -> float:
-    """Records a second that the job answers when they come faster than it can; the second time, when it is warm."""
+    """Records a second with which the job keeps up. What comes before warms it."""
     count = CAPACITY_RECORDS[kind] // (4 if report.quick else 1)
     for _ in range(1 if report.quick else 2):
-        answers, _ = stream(stack, spec, codes, kind, np.zeros(count, np.int64), 0)
+        answers, _ = stream(stack, spec, codes, kind, np.zeros(count, np.int64), LINGER_MS)
     read = np.sort([answer.read for answer in answers])
     begin, end = len(read) // 4, len(read) - 1
     per_answer = 1 if kind == "whole sequences" else spec.input.timesteps
-    rate = float(per_answer * (end - begin) / max(1e-6, (read[end] - read[begin]) / 1e6))
-    report.add(f"{kind}, {wait} ms waits, capacity", "records answered", "records/s", rate)
-    return rate
+    bulk = float(per_answer * (end - begin) / max(1e-6, (read[end] - read[begin]) / 1e6))
+    report.add(f"{kind}, {wait} ms waits, in bulk", "records answered", "records/s", bulk)
+    kept_up = RAMP[0] * bulk
+    for share in RAMP:
+        answers, _ = stream(stack, spec, codes, kind, arrivals(share * bulk, RAMP_SECONDS), LINGER_MS)
+        answers.sort(key=lambda answer: answer.due)
+        if np.median([answer.read - answer.due for answer in answers[len(answers) // 2 :]]) > 1e3 * KEPT_UP_MS:
+            break
+        kept_up = share * bulk
+    report.add(f"{kind}, {wait} ms waits, capacity", "records answered", "records/s", kept_up)
+    return kept_up
+
+
+def arrivals(rate: float, seconds: float) -> npt.NDArray[np.int64]:
+    """Microseconds from the start at which records are due: a Poisson process."""
+    return np.cumsum(np.random.default_rng(0).exponential(1e6 / rate, int(rate * seconds)).astype(np.int64))
 
 
 def measure(
@@ -128,8 +148,7 @@ def measure(
 ) -> None:
     """Percentiles at `rate` records a second."""
     seconds = QUICK_SECONDS if report.quick else SECONDS
-    draw = np.random.default_rng(0)
-    offsets = np.cumsum(draw.exponential(1e6 / rate, int(rate * (seconds + SETTLE_S))).astype(np.int64))
+    offsets = arrivals(rate, seconds + SETTLE_S)
     answers, late = stream(stack, spec, codes, kind, offsets, linger)
     begin = min(answer.due for answer in answers) + int(SETTLE_S * 1e6)
     counted = [answer for answer in answers if answer.due >= begin]
@@ -185,7 +204,8 @@ def stream(
 
 def reader(connection: KafkaConnection) -> KafkaConsumer:
     """Of predictions that come from now on."""
-    consumer = KafkaConsumer(**connection.python_client(), enable_auto_commit=False)
+    # With a longer wait, what comes for one partition is read after a fetch of the others, which are empty, has ended.
+    consumer = KafkaConsumer(**connection.python_client(), enable_auto_commit=False, fetch_max_wait_ms=FETCH_WAIT_MS)
     partitions = [TopicPartition("predictions", n) for n in consumer.partitions_for_topic("predictions") or ()]
     consumer.assign(partitions)
     consumer.seek_to_end()

@@ -10,7 +10,7 @@ from operators.predict import READOUTS, PredictOperator
 from operators.tags import DEAD_LETTERS, RECORD
 from wire.registry import find_model
 
-WAIT_MS = 5  # an answer passes some such waits
+WAIT_MS = 10  # an answer passes some such waits
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     group = f"spikeloom-predict-{model.model}"
 
     env = wiring.environment(options.wait_ms)
-    sequences = wiring.keyed_sequences(env, kafka, group, "group-offsets", model)
+    sequences = wiring.keyed_sequences(env, kafka, group, "group-offsets", options.wait_ms, model)
     readouts = wiring.readouts(env, kafka, group)
     predictions = (
         sequences.connect(readouts.broadcast(READOUTS))

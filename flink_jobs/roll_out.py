@@ -20,7 +20,9 @@ def main() -> None:
     group = f"spikeloom-roll-out-{model.model}"
 
     env = wiring.environment(options.wait_ms)
-    sequences = wiring.keyed_sequences(env, kafka, group, "earliest-offset", model, model.witnesses.shards)
+    sequences = wiring.keyed_sequences(
+        env, kafka, group, "earliest-offset", options.wait_ms, model, model.witnesses.shards
+    )
     columns = (
         sequences.process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
         .name("roll-out")

@@ -39,7 +39,7 @@ def arguments(description: str, wait_ms: int) -> argparse.Namespace:
         type=int,
         default=wait_ms,
         metavar="MS",
-        help=f"how long a record may wait for company on its way to a task, and into Python; {wait_ms} if left out",
+        help=f"how long a record may wait for company: in a fetch, on the way to a task, into Python; default {wait_ms}",
     )
     return parser.parse_args()
 
@@ -61,10 +61,16 @@ def environment(wait_ms: int) -> StreamExecutionEnvironment:
 
 
 def keyed_sequences(
-    env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str, start: str, model: ModelSpec, shards: int = 1
+    env: StreamExecutionEnvironment,
+    kafka: KafkaConnection,
+    group: str,
+    start: str,
+    wait_ms: int,
+    model: ModelSpec,
+    shards: int = 1,
 ) -> KeyedStream:
     """The records of `sequences`, once for each shard, under the key of their (lane, shard). `start` is the Kafka
-    table's scan.startup.mode.
+    table's scan.startup.mode; `wait_ms`, how long a fetch may wait for more.
 
     The lane is Kafka's own key, which PyFlink hands over from a table only; so Java sends a record to its task, and
     Python reads it once. A record without a lane for a key goes to the first lane, whose operator refuses it.
@@ -82,6 +88,8 @@ def keyed_sequences(
         "properties.auto.offset.reset": "earliest",
         "properties.isolation.level": "read_committed",
         "properties.max.partition.fetch.bytes": str(FETCH_BYTES),
+        "properties.fetch.min.bytes": str(FETCH_BYTES // 4),
+        "properties.fetch.max.wait.ms": str(wait_ms),
         **{f"properties.{name}": value for name, value in kafka.java_client().items()},
     }
     table = TableDescriptor.for_connector("kafka").schema(

@@ -137,6 +137,15 @@ class Lane:
             self._unsaved[key] = record
         return duplicates
 
+    def pass_on(self, piece: Slice, now_ms: int) -> Cohort | None:
+        """Whole sequences of which nothing is known yet, as a cohort that is finished already; None: `offer` them."""
+        if piece.codes.shape[1] < self._timesteps or not self._cohort_of.keys().isdisjoint(piece.ids.tolist()):
+            return None
+        if any(period.contains(piece.ids).any() for period in self._finished.values()):
+            return None
+        self._remember(piece.ids, now_ms)
+        return Cohort(piece.ids, piece.targets, self._timesteps, waiting=[piece.codes], sent_us=piece.sent_us)
+
     def stepped(self, cohort: Cohort, membranes: Membranes) -> None:
         """All that waited is in `membranes` [B, n] now."""
         cohort.membranes, cohort.stepped = membranes, cohort.next
@@ -147,13 +156,18 @@ class Lane:
 
     def finish(self, cohorts: Iterable[Cohort], now_ms: int) -> None:
         """Forget complete sequences and drop what else may come of them."""
-        period = now_ms // REMEMBER_MS
-        self._forget_finished_before(period - 1)
-        done = self._finished.setdefault(period, IdSet(step=self._model.lanes))
         for cohort in cohorts:
-            done.add(cohort.ids)
-            self._dirty.update({(period, sequence >> CHUNK_BITS) for sequence in cohort.ids.tolist()})
+            self._remember(cohort.ids, now_ms)
             self._drop(cohort)
+
+    def _remember(self, ids: Ids, now_ms: int) -> None:
+        """That these are finished."""
+        period = now_ms // REMEMBER_MS
+        if period not in self._finished:
+            self._forget_finished_before(period - 1)
+            self._finished[period] = IdSet(step=self._model.lanes)
+        self._finished[period].add(ids)
+        self._dirty.update({(period, sequence >> CHUNK_BITS) for sequence in ids.tolist()})
 
     def expire(self, older_than_ms: int) -> list[Expired]:
         """Drop sequences untouched since `older_than_ms`."""

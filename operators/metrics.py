@@ -47,12 +47,12 @@ class OperatorMetrics:
         """Sequences under way in one lane of this task."""
         self._live[lane] = sequences
 
-    def latency(self, milliseconds: float) -> None:
-        """Count into cumulative buckets, as a Prometheus histogram does."""
+    def latency(self, milliseconds: float, answers: int) -> None:
+        """Count `answers` into cumulative buckets, as a Prometheus histogram does."""
         if not self._buckets:
             self._buckets = [self._key("latency_ms_bucket", {"le": bound}) for bound in (*LATENCY_MS, "+Inf")]
         for key in self._buckets[bisect_left(LATENCY_MS, milliseconds) :]:
-            self._add(key, 1)
+            self._add(key, answers)
 
     def wave(self, timesteps: int, start: int, layer: int, active: list[int], sequences: list[int]) -> None:
         """Active neurons of one layer and the sequences they were seen in, per timestep (or bin of timesteps).
@@ -66,7 +66,7 @@ class OperatorMetrics:
             self.count("stepped_sequences", seen, **labels)
 
     def _key(self, name: str, labels: dict[str, object]) -> tuple[str, ...]:
-        key = (name, *(f"{label}={value}" for label, value in labels.items()))
+        key = (name, *(f"{label}={value}" for label, value in labels.items())) if labels else (name,)
         if key not in self._counters:
             self._counters[key] = self._labelled(labels).counter(name)
         return key

@@ -103,7 +103,11 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             return
         now_ms = ctx.timer_service().current_processing_time()
         lane = self._lane(key, now_ms)
-        self._metrics.count("duplicates", lane.offer(piece, record, now_ms))
+        current = self._newest(ctx)
+        if current is not None and (whole := lane.pass_on(piece, now_ms)) is not None:
+            yield from self._predict(whole, current)
+        else:
+            self._metrics.count("duplicates", lane.offer(piece, record, now_ms))
         yield from self._answer(lane, key, now_ms, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
@@ -124,7 +128,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
     ) -> Iterator[bytes]:
         """Answer what is complete, bring Flink state up to date, and come back later for what is not."""
         complete = lane.complete()
-        current = self._current or self._newest(ctx.get_broadcast_state(READOUTS).get(self._model.model))
+        current = self._newest(ctx)
         if complete and current is not None:
             for cohort in complete:
                 yield from self._predict(cohort, current)
@@ -143,13 +147,13 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         in_training = current.trained_on.contains(cohort.ids)
         targets = np.full(len(cohort), -1) if cohort.targets.classes is None else cohort.targets.classes
         answered = now_us()
+        self._metrics.count("predictions", len(cohort))
+        self._metrics.latency((answered - cohort.sent_us) / 1000, len(cohort))
+        fresh = (targets >= 0) & ~in_training
+        self._metrics.count("test_then_train_sequences", np.count_nonzero(fresh))
+        self._metrics.count("test_then_train_correct", np.count_nonzero(fresh & (classes == targets)))
         rows: Iterable = zip(cohort.ids.tolist(), scores, classes, in_training, targets.tolist(), strict=True)
         for sequence, score, predicted, trained, target in rows:
-            self._metrics.count("predictions")
-            self._metrics.latency((answered - cohort.sent_us) / 1000)
-            if target >= 0 and not trained:
-                self._metrics.count("test_then_train_sequences")
-                self._metrics.count("test_then_train_correct", int(predicted == target))
             yield pb.Prediction(
                 schema=SCHEMA,
                 model=model.model,
@@ -163,7 +167,10 @@ class PredictOperator(KeyedBroadcastProcessFunction):
                 answered_us=answered,
             ).SerializeToString()
 
-    def _newest(self, record: bytes | None) -> Current | None:
+    def _newest(self, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Current | None:
+        if self._current is not None:
+            return self._current
+        record = ctx.get_broadcast_state(READOUTS).get(self._model.model)
         if record is None:
             return None
         message = pb.Readout.FromString(record)  # checked when it came

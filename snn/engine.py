@@ -9,6 +9,7 @@ that follow only step it. The public functions refuse, with a ValueError, what a
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -36,11 +37,16 @@ class Advanced(NamedTuple):
 def on_device(model: ModelSpec, ids: Sequence[int]) -> Network:
     """The network of the witnesses `ids`, laid out where and how this machine steps it."""
     network = model.network(ids)
-    if torch.cuda.is_available():
+    if _on_gpu():
         from snn import fused_gpu
 
         return fused_gpu.Prepared(network, torch.device("cuda"))
     return fused.Prepared(network)
+
+
+@cache
+def _on_gpu() -> bool:
+    return torch.cuda.is_available()
 
 
 def resting(network: Network) -> Membranes:
@@ -57,10 +63,30 @@ def advance(
     out anew. Raises ValueError where shapes, dtypes or timesteps disagree with the network and the grid, a code is
     off the grid's range or a membrane is not finite.
     """
-    starts = np.broadcast_to(np.asarray(start, np.int64), len(codes))
-    _validate(codes, starts, membranes, network, grid)
-    first = int(starts.min(initial=grid.timesteps))
-    if torch.cuda.is_available():
+    starts = np.full(len(codes), start, np.int64)
+    first, last = int(starts.min(initial=grid.timesteps)), int(starts.max(initial=0))
+    _validate_codes(codes, first, last, network, grid)
+    _validate_membranes(membranes, len(codes), network)
+    return _advance(codes, starts, first, membranes, network, grid)
+
+
+def final_spikes(codes: Codes, grid: InputSpec, network: Network) -> npt.NDArray[np.bool_]:
+    """[B, P] spikes at the last timestep of whole sequences of grid codes [B, T, m]. Refuses as `advance` does."""
+    _validate_codes(codes, 0, 0, network, grid)
+    rest = network.resting if isinstance(network, fused.Prepared) else resting(network)
+    starts, membranes = np.zeros(len(codes), np.int64), np.repeat(rest[None], len(codes), axis=0)
+    return _advance(codes, starts, 0, membranes, network, grid).spikes
+
+
+def _advance(
+    codes: Codes,
+    starts: npt.NDArray[np.int64],
+    first: int,
+    membranes: Membranes,
+    network: Network,
+    grid: InputSpec,
+) -> Advanced:
+    if _on_gpu():
         return _advance_on_gpu(codes, starts, first, membranes, network, grid)
     ready = network if isinstance(network, fused.Prepared) else fused.Prepared(network)
     if ready.whole and _fits_int16(grid):
@@ -69,11 +95,6 @@ def advance(
         x, unit = to_inputs(codes, starts, grid).numpy(), 1.0
     result = fused.step(x, unit, membranes, ready, delays=starts - first)
     return Advanced(result.spikes[:, 0], first, result.active)
-
-
-def final_spikes(codes: Codes, grid: InputSpec, network: Network) -> npt.NDArray[np.bool_]:
-    """[B, P] spikes at the last timestep of whole sequences of grid codes [B, T, m]. Refuses as `advance` does."""
-    return advance(codes, 0, np.tile(resting(network), (len(codes), 1)), network, grid).spikes
 
 
 def to_inputs(codes: Codes, start: int | npt.NDArray[np.int64], grid: InputSpec) -> Tensor:
@@ -125,26 +146,33 @@ def _advance_on_gpu(
     return Advanced(spikes, first, active)
 
 
-def _validate(
-    codes: Codes, starts: npt.NDArray[np.int64], membranes: Membranes, network: Network, grid: InputSpec
-) -> None:
+@cache
+def _span(dtype: np.dtype) -> tuple[int, int]:
+    """The smallest and the largest integer of a type."""
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
+
+def _validate_codes(codes: Codes, first: int, last: int, network: Network, grid: InputSpec) -> None:
     if codes.ndim != 3 or codes.shape[2] != grid.features or codes.dtype.kind not in "iu":
         raise ValueError(
             f"codes: expected integers of shape [B, k, {grid.features}], got {codes.dtype} of {list(codes.shape)}"
         )
     batch, steps, _ = codes.shape
-    if steps < 1 or starts.min(initial=0) < 0 or starts.max(initial=0) + steps > grid.timesteps:
-        begins = f"{starts.min(initial=0)} .. {starts.max(initial=0)}"
-        raise ValueError(f"expected timesteps within 0 .. {grid.timesteps - 1}, got {steps} from {begins}")
+    if steps < 1 or first < 0 or last + steps > grid.timesteps:
+        raise ValueError(f"expected timesteps within 0 .. {grid.timesteps - 1}, got {steps} from {first} .. {last}")
     if len(network[0].weights) != grid.channels:
         raise ValueError(f"network: expected one that reads {grid.channels} inputs, got {len(network[0].weights)}")
+    low, high = grid.codes
+    least, most = _span(codes.dtype)
+    if batch and (least < low or most > high) and (codes.min() < low or codes.max() > high):
+        raise ValueError(f"codes: expected numbers in [{low}, {high}], got {codes.min()} .. {codes.max()}")
+
+
+def _validate_membranes(membranes: Membranes, batch: int, network: Network) -> None:
     shape = (batch, sum(len(layer.bias) for layer in network))
     if membranes.shape != shape or membranes.dtype != np.float32:
         raise ValueError(
             f"membranes: expected float32 of shape {list(shape)}, got {membranes.dtype} of {list(membranes.shape)}"
         )
-    low, high = grid.codes
-    if batch and (codes.min() < low or codes.max() > high):
-        raise ValueError(f"codes: expected numbers in [{low}, {high}], got {codes.min()} .. {codes.max()}")
     if not fused.finite(membranes.ravel()):
         raise ValueError("membranes: expected finite numbers")

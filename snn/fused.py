@@ -70,6 +70,11 @@ class Prepared(tuple[Layer, ...]):
         self.parameters = tiles_of.parameters(self, self.lanes)
 
     @cached_property
+    def resting(self) -> Float:
+        """[n] membranes of one sequence before its first timestep."""
+        return -torch.cat([layer.threshold for layer in self]).numpy()
+
+    @cached_property
     def codes(self) -> npt.NDArray[np.int16]:
         """The first weights as whole numbers of their grid, in pairs of features, as `product` reads them."""
         return self._panels(1 / self.grid, 2).astype(np.int16)

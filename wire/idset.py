@@ -40,10 +40,18 @@ class IdSet:
         """Number of ids (not of spans)."""
         return sum((last - first) // self.step + 1 for first, last in self.spans())
 
+    def __contains__(self, sequence: int) -> bool:
+        span = int(self._first.searchsorted(np.uint64(sequence), side="right")) - 1
+        if span < 0 or sequence > int(self._last[span]):
+            return False
+        return (sequence - int(self._first[span])) % self.step == 0
+
     def contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
         """Which of `ids` [B] are in the set."""
         if not len(self._first):
             return np.zeros(len(ids), bool)
+        if len(ids) == 1:  # records of one sequence are common, and numpy takes its time to begin
+            return np.array([int(ids[0]) in self])
         at = np.searchsorted(self._first, ids, side="right")
         at_or_first = np.maximum(at, 1) - 1
         inside = (at > 0) & (ids <= self._last[at_or_first])

@@ -153,6 +153,24 @@ def test_a_finished_sequence_is_not_taken_again() -> None:
     assert lane.offer(*other, 2 * REMEMBER_MS + 3) == T
 
 
+def test_whole_sequences_pass_unless_something_is_known_of_them() -> None:
+    lane = Lane(MODEL, store := DictStore(), 0)
+    codes = np.stack([sequence_codes(1), sequence_codes(2)])
+    passed = lane.pass_on(cut([1, 2], 0, codes, [0, 1])[0], 0)
+    assert passed is not None
+    assert (passed.ids.tolist(), passed.next, passed.sent_us) == ([1, 2], T, 5)
+    assert np.array_equal(passed.codes, codes)
+    lane.save(0)
+    assert (lane.live, store.kinds()) == (0, "f")
+    for known in (lane, Lane(MODEL, store, 0)):  # and after a restart
+        assert known.pass_on(cut([2, 3], 0, codes)[0], 0) is None
+        assert known.offer(*cut([2], 0, codes[1:]), 0) == T
+    lane.offer(*cut([4], 0, codes[:1, :2]), 0)
+    assert lane.pass_on(cut([4], 0, codes[:1])[0], 0) is None  # under way
+    assert lane.pass_on(cut([5], 0, codes[:1, :5])[0], 0) is None  # not whole
+    assert lane.pass_on(cut([5], 0, codes[:1])[0], 0) is not None
+
+
 def test_finished_ids_may_be_stored_now_and_then_unless_records_would_bring_them_back() -> None:
     store = DictStore()
     lane = Lane(MODEL, store, 0, finished_every_ms=1000)

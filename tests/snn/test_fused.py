@@ -150,7 +150,7 @@ def test_sequences_at_different_timesteps_are_stepped_together(starts: list[int]
         ({"codes": CODES[:, :, :7]}, r"codes: expected integers of shape \[B, k, 8\], got int32 of \[3, 8, 7\]"),
         ({"codes": CODES / 16}, "codes: expected integers"),
         ({"codes": CODES + 1}, r"codes: expected numbers in \[0, 16\]"),
-        ({"start": 1}, "timesteps within 0 .. 7, got 8 from 0 .. 1"),
+        ({"start": 1}, "timesteps within 0 .. 7, got 8 from 1 .. 1"),
         ({"start": np.array([0, -1, 0])}, "timesteps within 0 .. 7, got 8 from -1 .. 0"),
         ({"membranes": np.zeros((3, 5), np.float32)}, r"membranes: expected float32 of shape \[3, 256\]"),
         ({"membranes": np.full((3, 256), np.nan, np.float32)}, "membranes: expected finite"),

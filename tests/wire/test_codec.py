@@ -187,6 +187,7 @@ def test_an_idset_is_a_set(batches: list[list[int]], step: int) -> None:
         plain |= set(ids.tolist())
     universe = np.arange(2**63, 2**63 + 61 * step, step, dtype=np.uint64)
     assert kept.contains(universe).tolist() == [number in plain for number in universe.tolist()]
+    assert [number in kept for number in universe.tolist()] == kept.contains(universe).tolist()
     assert len(kept) == len(plain)
     assert IdSet(kept.spans(), step).spans() == kept.spans()
 
