@@ -39,7 +39,7 @@ def arguments(description: str, wait_ms: int) -> argparse.Namespace:
         type=int,
         default=wait_ms,
         metavar="MS",
-        help=f"how long a record may wait for company: in a fetch, on the way to a task, into Python; default {wait_ms}",
+        help=f"how long a record may wait for company: in a fetch, to a task, into Python; {wait_ms} if left out",
     )
     return parser.parse_args()
 
