@@ -32,6 +32,7 @@ from bench import cluster, harness
 from bench.cluster import Codes
 from bench.harness import BenchError, Report
 from snn.model import ModelSpec, parse_model
+from spikeloom.client import LanePartitioner
 from spikeloom.local import Stack
 from wire import messages_pb2 as pb
 from wire.codec import Slice, Targets, encode_readout, encode_slice
@@ -245,7 +246,13 @@ def send(
 ) -> None:
     """A process of its own. `sent_us` of a record is when it was due."""
     spec = parse_model(json.loads(spec_json))
-    producer = KafkaProducer(**connection.python_client(), acks="all", linger_ms=linger, batch_size=1 << 18)
+    producer = KafkaProducer(
+        **connection.python_client(),
+        acks="all",
+        partitioner=LanePartitioner(),
+        linger_ms=linger,
+        batch_size=1 << 18,
+    )
     producer.partitions_for("sequences")
     late = []
     begun = time.time_ns() // 1000 + 200_000

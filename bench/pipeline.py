@@ -30,7 +30,7 @@ CASES = {  # witnesses, timesteps a record, tasks
     "512 witnesses, whole sequences, 1 task": (512, None, 1),
     "4,096 witnesses, slices of 4 timesteps, 1 task": (4096, 4, 1),
 }
-SECONDS, QUICK_SECONDS = 22, 4  # of work for a run, by the engine's rate
+SECONDS, QUICK_SECONDS = 12, 4  # of work for a run, by the engine's rate
 REPEATS = 2
 PATIENCE = 3  # times as long as the engine would take, then the run ends with what has come
 START_S = 30  # for the Python workers to import torch and numba

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 
 from spikeloom.client import Client, Pushed, PushError
 from spikeloom.local import Stack
 from tests.models import small_model
 from wire.codec import Slice, decode_slice
 from wire.registry import read_all
+from wire.topics import read_topics
 
 RNG = np.random.default_rng(9)
+PARTITIONS = read_topics()["sequences"].partitions
 
 
 def arrived(stack: Stack, model: str, ids: np.ndarray) -> list[Slice]:
@@ -69,6 +72,22 @@ def test_an_iterator_of_pairs(stack: Stack) -> None:
     assert np.array_equal(got_codes, codes)
     assert classes.tolist() == [number % 10 for number in range(20)]
     assert together(arrived(stack, "client", again.ids), again)[1].tolist() == [-1] * 20
+
+
+def test_every_partition_gets_as_many_lanes(stack: Stack) -> None:
+    def ends() -> dict[TopicPartition, int]:
+        consumer = KafkaConsumer(**stack.connection.python_client())
+        try:
+            return consumer.end_offsets([TopicPartition("sequences", n) for n in range(PARTITIONS)])
+        finally:
+            consumer.close()
+
+    before = ends()
+    with Client(stack.connection) as client:
+        for lane in range(4 * PARTITIONS):
+            client.send(b"of nobody", lane)
+        client.flush()
+    assert {end - before[partition] for partition, end in ends().items()} == {4}
 
 
 def test_a_name_keeps_its_meaning(stack: Stack) -> None:
