@@ -27,8 +27,6 @@ CASES = {  # witnesses, timesteps a record, tasks
     "512 witnesses, whole sequences, 2 tasks": (512, None, 2),
     "4,096 witnesses, slices of 4 timesteps, 2 tasks": (4096, 4, 2),
     "4,096 witnesses, whole sequences, 1 task": (4096, None, 1),
-    "512 witnesses, whole sequences, 1 task": (512, None, 1),
-    "4,096 witnesses, slices of 4 timesteps, 1 task": (4096, 4, 1),
 }
 SECONDS, QUICK_SECONDS = 12, 4  # of work for a run, by the engine's rate
 REPEATS = 2
