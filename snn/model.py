@@ -9,10 +9,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from snn.laws import Law
 from snn.network import Network
@@ -91,6 +99,8 @@ class ReadoutSpec(Strict):
     relative_beta: float = Field(default=0.01, gt=0, le=1)
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
     window: int | None = Field(default=None, ge=1, description="keep only the newest rows")
+    half_life: int | None = Field(default=None, ge=1, description="a row's weight halves with so many newer rows")
+    class_weight: Literal["balanced"] | None = Field(default=None, description="rows of each class weigh the same")
 
     @model_validator(mode="after")
     def _consistent(self) -> "ReadoutSpec":
@@ -102,7 +112,20 @@ class ReadoutSpec(Strict):
             raise ValueError(f"multinomial needs outputs >= 2, got {self.outputs}; use logistic")
         if self.loss == "squared" and self.target == "class" and self.outputs < 2:
             raise ValueError("squared loss on classes uses one-hot targets: expected outputs >= 2, got 1")
+        if self.window is not None and self.half_life is not None:
+            raise ValueError("window and half_life are two ways to forget: expected one of them at most, got both")
+        if self.class_weight is not None and self.target != "class":
+            raise ValueError("class_weight needs target: class, got target: values")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Models without weights keep the digest they had before there were any."""
+        fields = serialise(self)
+        for name in ("half_life", "class_weight"):
+            if fields[name] is None:
+                del fields[name]
+        return fields
 
     @property
     def classes(self) -> int:

@@ -13,6 +13,7 @@ from solver_service.service import SolverService
 from solver_service.settings import SolverSettings
 from solver_service.snapshot import SnapshotError
 from wire.connection import KafkaConnection
+from wire.reasons import WireError
 
 
 def main(
@@ -38,7 +39,7 @@ def main(
         signal.signal(name, lambda *_: service.stop())
     try:
         service.run()
-    except SnapshotError as error:
+    except (SnapshotError, WireError) as error:
         sys.exit(str(error))
     # a solve may still run; nothing waits for it, and its BLAS threads must not meet the interpreter's shutdown
     logging.shutdown()

@@ -1,82 +1,155 @@
-"""Packed spikes: rows [N, P/8] as they arrive (little-endian bits), columns [K, words of 64 samples] for counting.
+"""A binary matrix in bits, and its products: D W, D' R, D' D and D' diag(w) D without ever unpacking D.
 
-(D'D)_ij = popcount(D_i and D_j): on one core 12 times as fast as a float32 product of the unpacked rows
-(57,344 x 2,048: 0.6 s against 7 s on the same busy machine), and exact in integers.
+Spikes arrive as packed rows [N, P/8], little-endian bits. The kernels of `bit_product` want 32-bit words that one pass
+reads in order: by row [P/32, N], where a word is 32 columns of a row, for D W; by column [N/32, P], 32 rows of a
+column, for the others. Either is made from the other when it is first asked for, so an entry takes two bits at most.
 """
 
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core import types
-from numba.extending import intrinsic
 
-from solver_service.losses import Array
+from solver_service.bit_product import (
+    WORD,
+    Words,
+    add_gram,
+    add_product,
+    add_vector_product,
+    add_weighted_gram,
+    mirror,
+    transposed,
+)
+from solver_service.losses import Floats
 
 Bits = npt.NDArray[np.uint8]
-BLOCK_WORDS = 64  # 2,048 columns of 64 words are 1 MB: the block stays in the second-level cache
-BLOCK_ROWS = 64 * BLOCK_WORDS
-UNPACKED_ROWS = 512  # as float64: 16 MB at 4,096 columns
+Indices = npt.NDArray[np.integer]
 
 
-def unpack(bits: Bits) -> npt.NDArray[np.uint8]:
-    """[N, P/8] to zeros and ones [N, P]."""
-    return np.unpackbits(bits, axis=1, bitorder="little")
+class BitMatrix:
+    """D [N, P]. Its kernels hold no lock of Python's, and add in an order of their own: the same bits every time."""
+
+    def __init__(self, rows: int, columns: int, *, by_row: Words | None = None, by_column: Words | None = None) -> None:
+        """From one layout or both, as another matrix gave them; `from_rows` and `from_dense` are for data."""
+        self.rows, self.columns = rows, columns
+        if by_row is not None:
+            self.by_row = by_row
+        if by_column is not None:
+            self.by_column = by_column
+
+    @classmethod
+    def from_rows(cls, bits: Bits, columns: int | None = None) -> Self:
+        """From packed rows [N, P/8]; `columns` where the last byte is not full. Raises ValueError for anything else."""
+        if bits.ndim != 2 or bits.dtype != np.uint8:
+            raise ValueError(f"bits: expected uint8 [N, P/8], got {bits.dtype} {list(bits.shape)}")
+        most = 8 * bits.shape[1]
+        columns = most if columns is None else columns
+        if not most - 8 < columns <= most:
+            raise ValueError(f"columns: expected {max(0, most - 7)} to {most} for {bits.shape[1]} bytes, got {columns}")
+        words = np.zeros((len(bits), -(-columns // WORD) * WORD // 8), np.uint8)
+        words[:, : bits.shape[1]] = bits
+        return cls(len(bits), columns, by_row=np.ascontiguousarray(words.view("<u4").T))
+
+    @classmethod
+    def from_dense(cls, spikes: npt.ArrayLike) -> Self:
+        """From zeros and ones [N, P] of any type. Raises ValueError for anything else."""
+        dense = np.asarray(spikes)
+        if dense.ndim != 2:
+            raise ValueError(f"spikes: expected a matrix [N, P], got shape {list(dense.shape)}")
+        ones = dense == 1
+        if not (ones | (dense == 0)).all():
+            raise ValueError("spikes: expected zeros and ones, got another value")
+        return cls.from_rows(np.packbits(ones, axis=1, bitorder="little"), dense.shape[1])
+
+    @cached_property
+    def by_row(self) -> Words:
+        """Words [P/32, N]."""
+        return transposed(self.by_column, self.rows)
+
+    @cached_property
+    def by_column(self) -> Words:
+        """Words [N/32, P]; the last ones are filled with zeros."""
+        return transposed(self.by_row, self.columns)
+
+    @property
+    def bytes(self) -> int:
+        """Of the layouts that have been made."""
+        return sum(vars(self)[name].nbytes for name in ("by_row", "by_column") if name in vars(self))
+
+    def dense(self) -> Bits:
+        """Zeros and ones [N, P]."""
+        packed = np.ascontiguousarray(self.by_row.T, "<u4").view(np.uint8)
+        return np.unpackbits(packed, axis=1, count=self.columns, bitorder="little")
+
+    def select(self, columns: Indices) -> "BitMatrix":
+        """These columns [k], in any order, also more than once."""
+        _check_indices("columns", columns, self.columns)
+        return BitMatrix(self.rows, len(columns), by_column=np.ascontiguousarray(self.by_column[:, columns]))
+
+    def take(self, rows: Indices) -> "BitMatrix":
+        """These rows [n], in any order, also more than once."""
+        _check_indices("rows", rows, self.rows)
+        return BitMatrix(len(rows), self.columns, by_row=np.ascontiguousarray(self.by_row[:, rows]))
+
+    def times(self, w: Floats) -> Floats:
+        """D W [N, C] for W [P, C], in W's precision, float32 or float64."""
+        _check_shape("W", w, self.columns)
+        return _product(self.by_row, w)
+
+    def transpose_times(self, r: Floats) -> Floats:
+        """D' R [P, C] for R [N, C], in R's precision; exact for integers whose magnitudes add up to less than 2^53."""
+        _check_shape("R", r, self.rows)
+        return _product(self.by_column, r)
+
+    def gram(self) -> npt.NDArray[np.int32]:
+        """D' D [P, P], exact for N < 2^31."""
+        gram = np.zeros((self.columns, self.columns), np.int32)
+        self.accumulate_gram(gram, 1)
+        return gram
+
+    def accumulate_gram(self, gram: npt.NDArray[np.signedinteger], sign: int) -> None:
+        """`gram` [P, P], int32 or int64, += sign * D' D, in place."""
+        fits = gram.shape == (self.columns, self.columns) and gram.dtype in (np.int32, np.int64)
+        if not fits or not gram.flags.c_contiguous:
+            size = [self.columns, self.columns]
+            raise ValueError(f"gram: expected int32 or int64 {size} in C order, got {gram.dtype} {list(gram.shape)}")
+        add_gram(gram, self.by_column, sign)
+        mirror(gram)
+
+    def weighted_gram(self, weights: Floats) -> Floats:
+        """D' diag(weights) D [P, P] for weights [N] of any sign, in their precision."""
+        if weights.shape != (self.rows,):
+            raise ValueError(f"weights: expected one for each row, [{self.rows}], got {list(weights.shape)}")
+        weights = _floats(weights)
+        gram = np.zeros((self.columns, self.columns), weights.dtype)
+        add_weighted_gram(gram, self.by_column, weights)
+        mirror(gram)
+        return gram
 
 
-def column_sums(bits: Bits, weights: Array) -> Array:
-    """weights' D: [M, P] for weights [N, M]; exact where the sums of the weights' magnitudes are below 2^53."""
-    total = np.zeros((weights.shape[1], bits.shape[1] * 8))
-    for at in range(0, len(bits), UNPACKED_ROWS):
-        total += weights[at : at + UNPACKED_ROWS].T @ unpack(bits[at : at + UNPACKED_ROWS]).astype(np.float64)
-    return total
+def _product(words: Words, values: Floats) -> Floats:
+    """X V for X [M, K] as words and V [K, C]."""
+    values = _floats(values)
+    out = np.zeros((words.shape[1], values.shape[1]), values.dtype)
+    if values.shape[1] == 1:
+        add_vector_product(out[:, 0], words, values[:, 0])
+    else:
+        add_product(out, words, values)
+    return out
 
 
-def accumulate_gram(gram: npt.NDArray[np.int32], bits: Bits, columns: npt.NDArray[np.int64], sign: int) -> None:
-    """gram [K, K] += sign * D'D over the given columns of these rows."""
-    for at in range(0, len(bits), BLOCK_ROWS):
-        _add_popcounts(gram, _by_column(bits[at : at + BLOCK_ROWS])[columns], sign)
-    _mirror(gram)
+def _floats(values: npt.NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(values, np.float32 if values.dtype == np.float32 else np.float64)
 
 
-@numba.njit(nogil=True)
-def _by_column(bits: Bits) -> npt.NDArray[np.uint64]:
-    """Rows [N, P/8] as columns [P, N/64 rounded up]; the last word is filled with zeros."""
-    n, width = bits.shape
-    columns = np.zeros((8 * width, (n + 63) // 64), np.uint64)
-    for word in range(columns.shape[1]):
-        for byte in range(width):
-            for row in range(64 * word, min(64 * word + 64, n)):
-                spikes = np.uint64(bits[row, byte])
-                for bit in range(8):
-                    columns[8 * byte + bit, word] |= ((spikes >> np.uint64(bit)) & np.uint64(1)) << np.uint64(row & 63)
-    return columns
+def _check_shape(name: str, values: Floats, length: int) -> None:
+    if values.ndim != 2 or len(values) != length:
+        raise ValueError(f"{name}: expected [{length}, C], got {list(values.shape)}")
 
 
-@intrinsic
-def _popcount(context: Any, word: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-@numba.njit(nogil=True)  # nogil: ingestion goes on meanwhile
-def _add_popcounts(gram: npt.NDArray[np.int32], columns: npt.NDArray[np.uint64], sign: int) -> None:
-    for i in range(len(columns)):
-        for j in range(i + 1):
-            count = np.uint64(0)
-            for word in range(columns.shape[1]):
-                count += _popcount(columns[i, word] & columns[j, word])
-            gram[i, j] += sign * np.int64(count)
-
-
-@numba.njit(nogil=True)
-def _mirror(gram: npt.NDArray[np.int32]) -> None:
-    """Upper triangle from the lower, in tiles: a column of a large matrix is one cache miss an entry."""
-    for top in range(0, len(gram), 32):
-        for left in range(0, top + 1, 32):
-            for i in range(top, min(top + 32, len(gram))):
-                for j in range(left, min(left + 32, i)):
-                    gram[j, i] = gram[i, j]
+def _check_indices(name: str, indices: Indices, count: int) -> None:
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"{name}: expected a vector of whole numbers, got {indices.dtype} {list(indices.shape)}")
+    if len(indices) and not 0 <= indices.min() <= indices.max() < count:
+        raise ValueError(f"{name}: expected indices from 0 to {count - 1}, got {indices.min()} to {indices.max()}")

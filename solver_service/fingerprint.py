@@ -18,11 +18,11 @@ _HALF = np.uint64(32)
 
 def words(ids: Words) -> Words:
     """The 128-bit word of each id [N] as four 32-bit limbs, lowest first [N, 4]."""
-    high, low = _mix(_mix(ids ^ np.uint64(KEYS[0])) + ids), _mix(_mix(ids ^ np.uint64(KEYS[1])) - ids)
+    high, low = mix(mix(ids ^ np.uint64(KEYS[0])) + ids), mix(mix(ids ^ np.uint64(KEYS[1])) - ids)
     return np.stack([low & _LOW, low >> _HALF, high & _LOW, high >> _HALF], axis=1)
 
 
-def _mix(x: Words) -> Words:
+def mix(x: Words) -> Words:
     """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection without visible structure."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,11 +1,12 @@
 """The smooth part of the objective, the mean loss, seen through one of two representations of the same data.
 
-    F(W, b) = (1/N) sum_i loss(D_i W + b, y_i)
+    F(W, b) = sum_i s_i loss(D_i W + b, y_i),   s_i = weight_i / total weight   (1/N without weights)
 
-`Samples` holds D itself and serves every loss. `Moments` holds D'D, D'Y, Y'Y and the counts, which is all that the
-squared loss needs, so its cost does not grow with N (solver study, "what a stream adds"):
+`Samples` holds D itself, in bits, and serves every loss. `Moments` holds D'SD, D'SY, Y'SY and the counts, which is all
+that the squared loss needs, so its cost does not grow with N (solver study, "what a stream adds"):
 
-    H = D'D/N - m m',  B = D'(Y - ybar)/N,  F(W, b(W)) = (||Y - ybar||^2/N - 2 <B, W> + <W, H W>) / 2,  m = counts/N
+    F(W, b(W)) = (||Y - ybar||_S^2 - 2 <B, W> + <W, H W>) / 2
+    H = D'SD - m m',  B = D'S(Y - ybar),  m = D's,  S = diag(s)
 
 W is float64 [P, C], b [C]; b(W) is the best intercept for W.
 """
@@ -17,7 +18,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from solver_service.losses import LOSSES, Array, Loss
+from solver_service.bits import BitMatrix, Indices
+from solver_service.losses import LOSSES, Array, Floats, Loss
 
 MEAN_TOLERANCE = 1e-12  # round-off of a mean gradient; above it a dual point is not feasible
 
@@ -31,6 +33,8 @@ class DualRay(NamedTuple):
 
 
 class Fit(Protocol):
+    loss: Loss
+    frequency: Array
     rows: int
     columns: int
     outputs: int
@@ -46,58 +50,135 @@ class Fit(Protocol):
 
 
 class Samples:
-    """Rows of the dictionary [N, P] (binary, as float64) with targets [N, C] as the loss takes them."""
+    """Rows of the dictionary [N, P] with targets [N, C] as the loss takes them and weights [N], all 1 where not given.
 
-    def __init__(self, loss: Loss, spikes: npt.ArrayLike, targets: Array) -> None:
+    Raises ValueError where the shapes disagree, or weights are negative, not finite or all zero.
+    """
+
+    def __init__(self, loss: Loss, spikes: BitMatrix, targets: Array, weights: Array | None = None) -> None:
         self.loss = loss
-        self.spikes: Array = np.asarray(spikes, np.float64)
+        self.spikes = spikes
         self.targets = np.asarray(targets, np.float64)
-        (self.rows, self.columns), self.outputs = self.spikes.shape, self.targets.shape[1]
-        self.frequency: Array = self.spikes.mean(axis=0)
+        self.rows, self.columns = spikes.rows, spikes.columns
+        if self.targets.ndim != 2 or len(self.targets) != self.rows:
+            raise ValueError(f"targets: expected [{self.rows}, C], got {list(self.targets.shape)}")
+        self.outputs = self.targets.shape[1]
+        self.weights = np.ones(self.rows) if weights is None else _checked_weights(weights, self.rows)
+        self.share: Array = (self.weights / self.weights.sum())[:, None]
+        self.frequency: Array = self.transpose_times(self.share)[:, 0]
 
-    def offsets(self, w: Array) -> Array:
+    def times(self, w: Floats) -> Floats:
+        """D W [N, C], in W's precision."""
         used = np.flatnonzero(w.any(axis=1))
         if 2 * len(used) > self.columns:
-            return np.asarray(self.spikes @ w)
-        return np.asarray(self.spikes[:, used] @ w[used])
+            return self.spikes.times(w)
+        return self.spikes.select(used).times(w[used])
+
+    def transpose_times(self, r: Floats) -> Floats:
+        """D' R [P, C], in R's precision."""
+        return self.spikes.transpose_times(r)
+
+    def weighted_gram(self, weights: Array, columns: Indices, rows: Indices | None = None) -> npt.NDArray[np.float32]:
+        """D' diag(weights) D [k, k] over some columns, and over all rows or those given, one weight each."""
+        d = self.spikes if rows is None else self.spikes.take(rows)
+        return d.select(columns).weighted_gram(weights.astype(np.float32))
+
+    def sampled_gram(self, rows: Indices, columns: Indices) -> npt.NDArray[np.int32]:
+        """D' D [k, k] over some rows, which may repeat, and columns."""
+        return self.spikes.take(rows).select(columns).gram()
+
+    def restricted(self, columns: Indices) -> "Samples":
+        """The same rows with some of the columns; with all of them, this very object and the layouts it has made."""
+        if np.array_equal(columns, np.arange(self.columns)):
+            return self
+        part = copy(self)
+        part.spikes, part.columns, part.frequency = self.spikes.select(columns), len(columns), self.frequency[columns]
+        return part
+
+    def take(self, rows: Indices) -> "Samples":
+        """Some of the rows, with their targets and weights."""
+        return Samples(self.loss, self.spikes.take(rows), self.targets[rows], self.weights[rows])
+
+    def moments(self) -> "Moments":
+        """All that the squared loss needs."""
+        unweighted = bool((self.weights == 1).all())
+        weights = self.weights[:, None]
+        return Moments(
+            self.rows,
+            self.spikes.gram() if unweighted else self.spikes.weighted_gram(self.weights),
+            self.transpose_times(weights)[:, 0],
+            self.transpose_times(weights * self.targets),
+            (weights * self.targets).sum(axis=0),
+            (weights * np.square(self.targets)).sum(axis=0),
+            float(self.weights.sum()),
+        )
+
+    def mean(self, samples: Array) -> Array:
+        """Weighted mean over the rows, of [N] or [N, C]."""
+        return np.asarray(self.share[:, 0] @ samples)
 
     def value(self, w: Array, b: Array) -> float:
-        return float(self.loss.value(self.offsets(w) + b, self.targets).mean())
+        return float(self.mean(self.loss.value(self.times(w) + b, self.targets)))
 
     def intercept(self, w: Array, start: Array | None = None) -> Array:
-        return self.loss.intercept(self.offsets(w), self.targets, np.zeros(self.outputs) if start is None else start)
+        return self._intercept(self.times(w), start)
 
     def dual_ray(self, w: Array, start: Array | None = None) -> DualRay:
-        offsets = self.offsets(w)
-        b = self.loss.intercept(offsets, self.targets, np.zeros(self.outputs) if start is None else start)
-        gradient = self.loss.gradient(offsets + b, self.targets)
-        tilt = float(np.abs(gradient.mean(axis=0)).max())
+        offsets = self.times(w)
+        return self.dual_ray_at(offsets + self._intercept(offsets, start))
+
+    def dual_ray_at(self, scores: Array) -> DualRay:
+        """Dual candidates from scores D W + b(W)."""
+        gradient = self.loss.gradient(scores, self.targets)
+        tilt = float(np.abs(self.mean(gradient)).max())
         if tilt > MEAN_TOLERANCE * max(1.0, float(np.abs(self.targets).max())):  # b(W) was not found: nothing is proved
-            return DualRay(np.zeros_like(w), 1.0, lambda s: -np.inf)
+            return DualRay(np.zeros((self.columns, self.outputs)), 1.0, lambda s: -np.inf)
         return DualRay(
-            self.spikes.T @ gradient / -self.rows,
-            self.loss.dual_scale(gradient, self.targets),
-            lambda s: -float(self.loss.conjugate(s * gradient, self.targets).mean()),
+            -self.transpose_times(self.share * gradient),
+            self.loss.dual_scale(gradient, self.targets, self.share),
+            lambda s: -float(self.mean(self.loss.conjugate(s * gradient, self.targets))),
         )
+
+    def _intercept(self, offsets: Array, start: Array | None) -> Array:
+        start = np.zeros(self.outputs) if start is None else start
+        return self.loss.intercept(offsets, self.targets, self.share, start)
+
+
+def _checked_weights(weights: Array, rows: int) -> Array:
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (rows,):
+        raise ValueError(f"weights: expected one for each row, [{rows}], got {list(weights.shape)}")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ValueError("weights: expected finite numbers of at least 0, not all 0")
+    return weights
 
 
 class Moments:
-    """Moments of dictionary and targets: gram [P, P], counts [P], cross [P, C], total [C], energy [C]."""
+    """Weighted sums over the rows: gram D'SD [P, P], counts [P], cross D'SY [P, C], total [C], energy [C]."""
 
-    loss = LOSSES["squared"]
+    loss: Loss = LOSSES["squared"]
 
     def __init__(
-        self, rows: int, gram: npt.ArrayLike, counts: npt.ArrayLike, cross: npt.ArrayLike, total: Array, energy: Array
+        self,
+        rows: int,
+        gram: npt.ArrayLike,
+        counts: npt.ArrayLike,
+        cross: npt.ArrayLike,
+        total: Array,
+        energy: Array,
+        weight: float | None = None,
     ) -> None:
-        """`energy` [C] sums the squared targets. The arrays may be integers; they are exact in float64."""
+        """`energy` sums the squared targets, `weight` the weights: the number of rows where each has 1. The arrays may
+        be integers; they are exact in float64."""
         self.rows = rows
-        m = np.asarray(counts, np.float64) / rows
-        self.mean = total / rows
-        self.curvature: Array = np.divide(gram, rows, dtype=np.float64)
+        weight = rows if weight is None else weight
+        m = np.asarray(counts, np.float64) / weight
+        self.mean = total / weight
+        self.curvature: Array = np.divide(gram, weight, dtype=np.float64)
         for j in range(0, len(m), 256):  # in blocks: no second [P, P] float64
             self.curvature[j : j + 256] -= np.outer(m[j : j + 256], m)
-        self.correlation: Array = np.asarray(cross, np.float64) / rows - np.outer(m, self.mean)
-        self.variances: Array = np.maximum(0.0, energy / rows - np.square(self.mean))
+        self.correlation: Array = np.asarray(cross, np.float64) / weight - np.outer(m, self.mean)
+        self.variances: Array = np.maximum(0.0, energy / weight - np.square(self.mean))
         self.variance = float(self.variances.sum())
         self.frequency = m
         self.columns, self.outputs = len(m), len(self.mean)

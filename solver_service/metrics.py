@@ -5,7 +5,8 @@ from prometheus_client import Counter, Gauge, Histogram
 MODEL = ("model",)
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)  # 0.2 s for digits to 40 s for MNIST at .01
 
-DICTIONARY_ROWS = Gauge("spikeloom_dictionary_rows", "Complete samples in the dictionary", MODEL)
+DICTIONARY_ROWS = Gauge("spikeloom_dictionary_rows", "Complete samples that readouts are trained on", MODEL)
+DICTIONARY_SEEN = Gauge("spikeloom_dictionary_seen_rows", "Complete samples that came", MODEL)
 DICTIONARY_PENDING = Gauge("spikeloom_dictionary_pending_rows", "Samples that wait for a shard", MODEL)
 DICTIONARY_COLUMNS = Gauge("spikeloom_dictionary_columns", "Distinct columns at the newest solve", MODEL)
 DICTIONARY_BYTES = Gauge("spikeloom_dictionary_bytes", "Memory of rows and column sums", MODEL)

@@ -35,6 +35,7 @@ TAIL = 500  # readouts looked at in one go when searching for the newest version
 class SolverService:
     def __init__(self, settings: SolverSettings, connection: KafkaConnection) -> None:
         self.settings = settings
+        self._budget = settings.rows_mib * 2**20
         self.trainers: dict[str, Trainer] = {}
         self.offsets: dict[int, int] = {}  # next offset of each partition of `spike-columns`
         self.versions: dict[str, int] = {}  # newest published version of each model
@@ -50,7 +51,7 @@ class SolverService:
         self._stopping.set()
 
     def run(self) -> None:
-        """Serve until `stop`. Raises SnapshotError, KafkaError, or whatever ended the solving thread."""
+        """Serve until `stop`. Raises SnapshotError, WireError, KafkaError, or whatever ended the solving thread."""
         self.restore()
         start_http_server(self.settings.metrics_port, self.settings.metrics_host)
         self._producer = KafkaProducer(
@@ -97,12 +98,15 @@ class SolverService:
             self._dead_letter(COLUMNS, error, record)
 
     def register(self, model: ModelSpec) -> None:
-        """Train this model from now on. A changed specification starts from an empty dictionary."""
+        """Train this model from now on. A changed specification starts from an empty dictionary.
+
+        Raises WireError for a window or half-life that does not fit into the memory that a model may take.
+        """
         known = self.trainers.get(model.model)
         if known is not None and known.model.digest == model.digest:
             return
+        self.trainers[model.model] = Trainer(model, budget=self._budget)
         log.info("model %s %016x%s", model.model, model.digest, ": changed, its old rows are dropped" if known else "")
-        self.trainers[model.model] = Trainer(model)
 
     def _read_models(self, models: KafkaConsumer, until_end: bool = False) -> None:
         while True:
@@ -149,8 +153,8 @@ class SolverService:
             sent.get(timeout=ACK_SECONDS)
             self.versions[name] = version
             log.info(
-                "%s version %d: %d rows, %d columns, support %d, gap %.1e, %.2f s",
-                *(name, version, readout.rows, readout.columns, len(readout.support)),
+                "%s version %d: %d rows of %d, %d columns, support %d, gap %.1e, %.2f s",
+                *(name, version, readout.rows, readout.seen, readout.columns, len(readout.support)),
                 *(readout.relative_gap, readout.solve_seconds),
             )
         except BaseException as error:  # the stream's thread raises it
@@ -170,7 +174,10 @@ class SolverService:
         return self.versions[name]
 
     def restore(self) -> None:
-        """Take up the newest snapshot, if there is one. Raises SnapshotError where it is damaged."""
+        """Take up the newest snapshot, if there is one.
+
+        Raises SnapshotError where it is damaged, WireError where a model in it no longer fits into memory.
+        """
         loaded = snapshot.load(self.settings.state)
         if loaded is None:
             return
@@ -178,7 +185,7 @@ class SolverService:
         self.offsets = {int(partition): int(offset) for partition, offset in state["offsets"].items()}
         self.versions = {name: int(version) for name, version in state["versions"].items()}
         for name, spec in state["models"].items():
-            self.trainers[name] = Trainer(parse_model(spec, f"snapshot of {name}"), arrays[name])
+            self.trainers[name] = Trainer(parse_model(spec, f"snapshot of {name}"), arrays[name], self._budget)
 
     def save(self) -> None:
         """Write a snapshot of all dictionaries at the current offsets."""

@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from solver_service.dictionary import BUDGET
+
 
 class SolverSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SPIKELOOM_SOLVER_", extra="forbid", frozen=True)
@@ -15,6 +17,7 @@ class SolverSettings(BaseSettings):
     every_rows: int = Field(default=10_000, ge=1)  # ... or after so many new ones, whichever is first
     solve_seconds: float = Field(default=600.0, gt=0)  # a solve that takes longer is published with its gap
     snapshot_seconds: float = Field(default=30.0, gt=0)  # bounds what a restart reads again
+    rows_mib: int = Field(default=BUDGET // 2**20, ge=1)  # rows a model may keep; a solve makes copies of its own
     backend: Literal["native", "cvxpy"] = "native"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9260, ge=1, le=65535)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 STATE = "state.json"
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # the newest and the one before, for a person to fall back on
 
 

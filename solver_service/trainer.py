@@ -1,12 +1,19 @@
 """One model's training: records of spike columns in, certified readouts out. Knows no Kafka.
 
-`ingest` and `freeze` are for the thread that reads the stream, `solve` for the one that solves. Between them stands a
-lock that is held while rows are copied and no longer, so ingestion never waits for a solver.
+`ingest` and `freeze` are for the thread that reads the stream, `solve` for the one that solves. Two locks stand between
+them, neither of which is held while a solver iterates:
+
+- `_rows`, while rows are stored or copied;
+- `_sums`, while rows that were taken from the dictionary are counted into the columns. Where counted rows are kept as
+  sums alone, a snapshot waits for that, so that it has every row once: in the dictionary or in the sums; and rows that
+  arrive faster than solves take them are counted by the stream's thread, so that they do not pile up.
+
+Whoever wants both takes `_sums` first.
 """
 
 import threading
 import time
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,71 +21,119 @@ import numpy.typing as npt
 from snn.model import ModelSpec
 from solver_service import metrics
 from solver_service.columns import Columns
-from solver_service.dictionary import Dictionary, Piece
+from solver_service.dictionary import BUDGET, Dictionary, Piece, Rows
+from solver_service.fit import Moments, Samples
 from solver_service.losses import LOSSES, Array
 from solver_service.snapshot import Arrays
 from solver_service.solvers import Point, Solution, solve
+from solver_service.weights import of_rows
 from wire import messages_pb2 as pb
 from wire.codec import decode_columns, now_us
 from wire.idset import IdSet
 
+PREFIX = "sums_"  # of the names of the columns' arrays, beside those of the dictionary
+
+
+class Data(NamedTuple):
+    """What a readout was trained on."""
+
+    rows: int
+    seen: int
+    columns: int
+    trained_on: IdSet
+
 
 class Trainer:
-    def __init__(self, model: ModelSpec, arrays: Arrays | None = None) -> None:
-        """`arrays` as `freeze` gave them, for a restart."""
+    def __init__(self, model: ModelSpec, arrays: Arrays | None = None, budget: int = BUDGET) -> None:
+        """`arrays` as `freeze` gave them, for a restart; `budget`: bytes for rows. Raises WireError for a window or
+        half-life that needs more."""
         self.model = model
-        shape = (model.witnesses.count, model.witnesses.shards, model.readout)
+        shape = (model.witnesses.count, model.witnesses.shards, model.readout, budget)
         self.dictionary = Dictionary.from_arrays(arrays, *shape) if arrays else Dictionary(*shape)
-        self._columns = Columns(model.witnesses.count, model.readout.outputs)
-        self._lock = threading.Lock()
+        sums = {name.removeprefix(PREFIX): array for name, array in (arrays or {}).items() if name.startswith(PREFIX)}
+        half_life = model.readout.half_life if self.dictionary.sums_only else None  # kept rows are weighted at a solve
+        self._columns = (
+            Columns.from_arrays(sums, half_life)
+            if sums
+            else Columns(model.witnesses.count, model.readout.outputs, half_life)
+        )
+        self._counted_early = self._columns.rows  # no readout of this process was trained on them
+        self._rows, self._sums = threading.Lock(), threading.Lock()
         self._support: npt.NDArray[np.int64] = np.zeros(0, np.int64)  # of the newest solution, by witness
         self._newest = Point(np.zeros((0, model.readout.outputs)), np.zeros(model.readout.outputs))
 
     @property
     def fresh(self) -> int:
         """Rows that no readout was trained on."""
-        return self.dictionary.fresh
+        return self.dictionary.fresh + self._counted_early
 
     def ingest(self, record: bytes) -> None:
         """Store a record of `spike-columns`. Raises WireError for one that cannot be used."""
         columns = decode_columns(record, self.model)
         targets = columns.targets.values if columns.targets.classes is None else columns.targets.classes
         assert targets is not None  # decode_columns refuses samples without a target
-        with self._lock:
+        with self._rows:
             duplicates = self.dictionary.add(Piece(columns.shard, columns.ids, columns.bits, targets))
+        if self.dictionary.full:
+            self._count_early()
         name = self.model.model
         metrics.ROWS.labels(name).inc(len(columns.ids) - duplicates)
         metrics.DUPLICATES.labels(name).inc(duplicates)
         metrics.DICTIONARY_ROWS.labels(name).set(self.dictionary.rows)
+        metrics.DICTIONARY_SEEN.labels(name).set(self.dictionary.seen)
         metrics.DICTIONARY_PENDING.labels(name).set(self.dictionary.pending)
+        metrics.DICTIONARY_BYTES.labels(name).set(self.dictionary.bytes + self._columns.bytes)
 
     def freeze(self) -> Arrays:
-        """The dictionary as plain arrays, for a snapshot."""
-        with self._lock:
-            return self.dictionary.arrays()
+        """All rows as plain arrays, for a snapshot."""
+        if not self.dictionary.sums_only:  # the columns can be made again
+            with self._rows:
+                return self.dictionary.arrays()
+        with self._sums, self._rows:
+            assert self._columns.rows + self.dictionary.fresh == self.dictionary.seen  # every row once
+            sums = {PREFIX + name: array for name, array in self._columns.arrays().items()}
+            return {**self.dictionary.arrays(), **sums}
 
     def solve(self, version: int, seconds: float, backend: Literal["native", "cvxpy"] = "native") -> pb.Readout | None:
         """The readout of all complete rows as `version`, warm started; None while there are no rows."""
         begun = time.monotonic()
         readout, columns = self.model.readout, self._columns
-        moments = readout.loss == "squared" and backend == "native"
-        with self._lock:
-            added, removed = self.dictionary.take_changes()
-            rows = None if moments else self.dictionary.all_rows()
-            ids = self.dictionary.counted_ids()
-        columns.update(added, removed)
-        if not columns.rows:
-            return None
-        candidates = columns.candidates
-        fit = columns.moments() if rows is None else columns.samples(rows, LOSSES[readout.loss])
+        with self._sums:
+            with self._rows:
+                changes = self.dictionary.take_changes()
+                summed = readout.loss == "squared" and readout.class_weight is None
+                rows = None if summed else self.dictionary.all_rows()
+                seen, trained_on = self.dictionary.seen, self.dictionary.trained_on()
+            columns.update(*changes)
+            self._counted_early = 0
+            if not columns.rows:
+                return None
+            candidates = columns.candidates
+            fit = columns.moments() if rows is None else self._fit(rows)
+            data = Data(columns.rows, seen, len(columns.distinct), trained_on)
+        del changes, rows  # the fit holds what it needs
         solution = solve(
             fit, readout.penalty, readout.relative_beta, readout.tolerance, self._start(candidates), seconds, backend
         )
         self._support = candidates[solution.support]
         self._newest = Point(solution.coefficients[solution.support], solution.intercept)
-        message = self._message(solution, version, ids, time.monotonic() - begun)
+        message = self._message(solution, version, data, time.monotonic() - begun)
         self._measure(message)
         return message
+
+    def _fit(self, rows: Rows) -> Moments | Samples:
+        """The loss over rows that are kept."""
+        readout = self.model.readout
+        samples = self._columns.samples(rows, LOSSES[readout.loss], of_rows(rows.targets, readout))
+        return samples.moments() if readout.loss == "squared" else samples
+
+    def _count_early(self) -> None:
+        """Rows that came too fast for the solver enter the sums; they are as fresh as before."""
+        with self._sums:
+            with self._rows:
+                changes = self.dictionary.take_changes()
+            self._columns.update(*changes)
+            self._counted_early += len(changes[0].ids)
 
     def _start(self, candidates: npt.NDArray[np.int64]) -> Point:
         """The newest solution over the candidates of now."""
@@ -88,9 +143,8 @@ class Trainer:
         w[at[kept]] = self._newest.w[kept]
         return Point(w, self._newest.b)
 
-    def _message(self, solution: Solution, version: int, ids: npt.NDArray[np.uint64], seconds: float) -> pb.Readout:
-        readout, trained_on = self.model.readout, IdSet()
-        trained_on.add(ids)
+    def _message(self, solution: Solution, version: int, data: Data, seconds: float) -> pb.Readout:
+        readout = self.model.readout
         return pb.Readout(
             model=self.model.model,
             digest=self.model.digest,
@@ -106,9 +160,10 @@ class Trainer:
             dual=solution.dual,
             relative_gap=solution.relative_gap,
             solved=solution.relative_gap <= readout.tolerance,
-            rows=self._columns.rows,
-            columns=len(self._columns.distinct),
-            trained_on=[pb.Span(first=first, last=last) for first, last in trained_on.spans()],
+            rows=data.rows,
+            seen=data.seen,
+            columns=data.columns,
+            trained_on=[pb.Span(first=first, last=last) for first, last in data.trained_on.spans()],
             solve_seconds=seconds,
             published_us=now_us(),
         )

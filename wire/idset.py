@@ -36,6 +36,10 @@ class IdSet:
         ]
         return [(first, last) for first, last in clipped if first <= last]
 
+    @property
+    def bytes(self) -> int:
+        return self._first.nbytes + self._last.nbytes
+
     def __len__(self) -> int:
         """Number of ids (not of spans)."""
         return sum((last - first) // self.step + 1 for first, last in self.spans())

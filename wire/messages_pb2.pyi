@@ -109,7 +109,7 @@ class Span(_message.Message):
     def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
 
 class Readout(_message.Message):
-    __slots__ = ("schema", "model", "digest", "version", "outputs", "support", "coefficients", "intercept", "loss", "penalty", "beta", "primal", "dual", "relative_gap", "solved", "rows", "columns", "trained_on", "solve_seconds", "published_us", "sha256")
+    __slots__ = ("schema", "model", "digest", "version", "outputs", "support", "coefficients", "intercept", "loss", "penalty", "beta", "primal", "dual", "relative_gap", "solved", "rows", "columns", "trained_on", "solve_seconds", "published_us", "sha256", "seen")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,7 @@ class Readout(_message.Message):
     SOLVE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_US_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     digest: int
@@ -152,7 +153,8 @@ class Readout(_message.Message):
     solve_seconds: float
     published_us: int
     sha256: bytes
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    seen: int
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ..., seen: _Optional[int] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("schema", "model", "id", "readout_version", "scores", "predicted_class", "target_class", "in_training", "sent_us", "answered_us")

@@ -14,6 +14,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"  # a sequence that was never finished
     STALE_READOUT = "stale_readout"  # older than the one in use
     CORRUPT_READOUT = "corrupt_readout"  # the checksum does not fit the bytes
+    TOO_LARGE = "too_large"  # a model whose window or half-life the solver may not hold
     WRONG_MODEL = "wrong_model"  # made from another specification of the model
 
 

@@ -3,9 +3,11 @@
 loss(z, y) = 1/2 ||z - y||^2        conjugate(q, y) = 1/2 ||q||^2 + <q, y>
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from solver_service.losses.base import Array
+from solver_service.losses.base import Array, Floats
 
 
 class Squared:
@@ -18,8 +20,8 @@ class Squared:
     def gradient(self, scores: Array, targets: Array) -> Array:
         return scores - targets
 
-    def hessian_product(self, scores: Array, direction: Array) -> Array:
-        return direction
+    def hessian(self, scores: Floats) -> Callable[[Floats], Floats]:
+        return lambda direction: direction
 
     def hessian_diagonal(self, scores: Array) -> Array:
         return np.ones_like(scores)
@@ -27,10 +29,12 @@ class Squared:
     def conjugate(self, dual: Array, targets: Array) -> Array:
         return 0.5 * np.square(dual).sum(axis=1) + (dual * targets).sum(axis=1)
 
-    def dual_scale(self, gradient: Array, targets: Array) -> float:
+    def dual_scale(self, gradient: Array, targets: Array, share: Array) -> float:
         """The dual is a parabola along the ray."""
-        energy = float(np.square(gradient).sum())
-        return -float((gradient * targets).sum()) / energy if energy > 0 else 1.0
+        energy = float((share * np.square(gradient)).sum())
+        return -float((share * gradient * targets).sum()) / energy if energy > 0 else 1.0
 
-    def intercept(self, offsets: Array, targets: Array, start: Array) -> Array:
-        return np.mean(targets - offsets, axis=0)
+    def intercept(self, offsets: Array, targets: Array, share: Array, start: Array) -> Array:
+        residual = targets - offsets
+        b = (share * residual).sum(axis=0)
+        return np.asarray(b + (share * (residual - b)).sum(axis=0))  # again: the shares, too, are rounded

@@ -1,9 +1,10 @@
-"""What a penalty is to a solver: a sum of norms over groups of coefficients (design, section 2.4).
+"""What a penalty is to a solver: convex in W [P, C], zero at W = 0 (design, section 2.4).
 
-    penalty(W) = sum_g ||W_g||_2,   dual ball: ||C_g||_2 <= 1 for every g,   prox_t(W)_g = max(0, 1 - t / ||W_g||) W_g
+    conjugate(C) = sup over W of <C, W> - beta penalty(W),   finite where C is dual feasible
 
-A penalty is its groups, and the groups are told by one product: `inner(U, V)` sums U * V within each group, and
-broadcasts against W [P, C].
+The penalties that make W sparse are sums of norms over groups of coefficients, and such a penalty is its groups:
+
+    penalty(W) = sum_g ||W_g||_2,   dual feasible: ||C_g||_2 <= beta for every g,   conjugate = 0
 """
 
 from typing import Protocol
@@ -16,25 +17,45 @@ from solver_service.losses.base import Array
 class Penalty(Protocol):
     name: str
 
+    def value(self, w: Array) -> float:
+        """penalty(W)."""
+
+    def prox(self, w: Array, step: Array | float) -> Array:
+        """argmin over v of ||v - w||^2 / 2 + step * penalty(v)."""
+
+    def largest_scale(self, c: Array, beta: float) -> float:
+        """The largest s >= 0 for which s * C is dual feasible."""
+
+    def conjugate(self, c: Array, beta: float) -> float:
+        """At a dual feasible C."""
+
+
+class SumOfNorms:
+    """The groups are told by one product: `inner(U, V)` sums U * V within each group, [P, 1] or [P, C]."""
+
+    name: str
+
     def inner(self, u: Array, v: Array) -> Array:
-        """Inner products of `u` and `v` [P, C] within each group: [P, 1] or [P, C]."""
+        raise NotImplementedError
 
+    def sizes(self, w: Array) -> Array:
+        """Norms of the groups of W: [P, 1] or [P, C]."""
+        return np.asarray(np.sqrt(self.inner(w, w)))
 
-def sizes(penalty: Penalty, w: Array) -> Array:
-    """Norms of the groups of `w` [P, C]: [P, 1] or [P, C]."""
-    return np.asarray(np.sqrt(penalty.inner(w, w)))
+    def dual_norms(self, c: Array) -> Array:
+        """For each row of C the norm that the dual point must keep at or below beta [P]."""
+        return np.asarray(self.sizes(c).max(axis=1))
 
+    def value(self, w: Array) -> float:
+        return float(self.sizes(w).sum())
 
-def value(penalty: Penalty, w: Array) -> float:
-    return float(sizes(penalty, w).sum())
+    def prox(self, w: Array, step: Array | float) -> Array:
+        n = self.sizes(w)
+        return np.asarray(w * np.maximum(0.0, 1.0 - step / np.where(n > 0, n, np.inf)))
 
+    def largest_scale(self, c: Array, beta: float) -> float:
+        largest = float(self.dual_norms(c).max(initial=0.0))
+        return beta / largest if largest > 0 else np.inf
 
-def dual_norms(penalty: Penalty, c: Array) -> Array:
-    """For each row of `c` [P, C] the norm that the dual point must keep at or below beta [P]."""
-    return np.asarray(sizes(penalty, c).max(axis=1))
-
-
-def prox(penalty: Penalty, w: Array, step: Array | float) -> Array:
-    """argmin over v of ||v - w||^2 / 2 + step * penalty(v)."""
-    n = sizes(penalty, w)
-    return np.asarray(w * np.maximum(0.0, 1.0 - step / np.where(n > 0, n, np.inf)))
+    def conjugate(self, c: Array, beta: float) -> float:
+        return 0.0

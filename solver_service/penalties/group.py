@@ -3,9 +3,10 @@
 import numpy as np
 
 from solver_service.losses.base import Array
+from solver_service.penalties.base import SumOfNorms
 
 
-class Group:
+class Group(SumOfNorms):
     name = "group"
 
     def inner(self, u: Array, v: Array) -> Array:

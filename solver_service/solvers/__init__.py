@@ -1,8 +1,14 @@
 """Solvers. `solve` is the one public entry: it validates, picks the solver, rounds to the grid and certifies.
 
-squared loss on Moments      eta_newton     cost free of N
-any loss on Samples          newton_cg
-any loss on Samples          with_cvxpy     small problems, backend="cvxpy"
+The rule, by loss, penalty and number of outputs C (one output: group and L1 are the same problem):
+
+squared      L1              ssnal           moments: cost free of N; the outputs one after the other
+squared      group           eta_newton      moments: one factor serves all outputs
+squared      ridge, none     direct          moments: one factorisation
+any other    L1, C = 1       prox_newton     ssnal on weighted moments
+any other    L1, group       newton_cg       Hessian products with the rows, preconditioned
+any other    ridge, none     smooth_newton   the same without groups
+any          any             with_cvxpy      small problems, backend="cvxpy"
 """
 
 import time
@@ -16,8 +22,8 @@ from solver_service.fit import Moments, Samples
 from solver_service.grid import to_grid
 from solver_service.linear_algebra import one_thread
 from solver_service.losses import Array
-from solver_service.penalties import PENALTIES
-from solver_service.solvers import eta_newton, newton_cg
+from solver_service.penalties import PENALTIES, Penalty, PenaltyName, SumOfNorms
+from solver_service.solvers import direct, eta_newton, newton_cg, prox_newton, smooth_newton, ssnal
 from solver_service.solvers.base import Point, Stop
 
 
@@ -36,14 +42,15 @@ class Solution(NamedTuple):
 
 def solve(
     fit: Moments | Samples,
-    penalty: Literal["l1", "group"],
+    penalty: PenaltyName,
     relative_beta: float,
     tolerance: float = 1e-6,
     start: Point | None = None,
     seconds: float = np.inf,
     backend: Literal["native", "cvxpy"] = "native",
 ) -> Solution:
-    """The readout of `fit` at beta = relative_beta * beta_max, from `start` where there is one.
+    """The readout of `fit` at beta = relative_beta * beta_max (`certificate.beta_max`), 0 where the penalty is none;
+    from `start` where there is one.
 
     It stops at `tolerance` or after about `seconds`, and says by its gap how far it came. Raises ValueError for an
     argument that cannot be used.
@@ -51,26 +58,41 @@ def solve(
     begun = time.monotonic()
     _validate(fit, penalty, relative_beta, tolerance, start, backend)
     with one_thread():
-        chosen = PENALTIES["l1" if fit.outputs == 1 else penalty]  # one output: the same problem, in fewer operations
-        beta = relative_beta * beta_max(fit, chosen)
+        chosen = PENALTIES["l1" if fit.outputs == 1 and penalty == "group" else penalty]
+        beta = relative_beta * beta_max(fit, chosen) if penalty != "none" else 0.0
         zero = np.zeros((fit.columns, fit.outputs))
         point = start or Point(zero, fit.intercept(zero))
         stop = Stop(tolerance / 2, begun + seconds)  # half: room for the rounding
-        if not fit.columns or relative_beta == 1:
+        if not fit.columns or (isinstance(chosen, SumOfNorms) and relative_beta == 1):
             point = Point(zero, fit.intercept(zero))
-        elif backend == "cvxpy" and isinstance(fit, Samples):
+        elif backend == "cvxpy":
             from solver_service.solvers import with_cvxpy  # here: cvxpy takes seconds and 100 MB to import
 
             point = with_cvxpy.solve(fit, chosen, beta)
-        elif isinstance(fit, Moments):
-            point = eta_newton.solve(fit, chosen, beta, point.w, stop)
         else:
-            point = newton_cg.solve(fit, chosen, beta, point, stop)
+            point = _native(fit, chosen, beta, point, stop)
         w, b = to_grid(*point)
         certificate = certify(fit, chosen, beta, w, b)
     support = np.flatnonzero(w.any(axis=1))
     gap, elapsed = certificate.relative_gap, time.monotonic() - begun
     return Solution(w, b, support, beta, certificate.primal, certificate.dual, gap, elapsed)
+
+
+def _native(fit: Moments | Samples, penalty: Penalty, beta: float, start: Point, stop: Stop) -> Point:
+    """By the rule above."""
+    if fit.loss.name == "squared":
+        moments = fit if isinstance(fit, Moments) else fit.moments()
+        if not isinstance(penalty, SumOfNorms):
+            return direct.solve(moments, beta)
+        if penalty.name == "group":
+            return eta_newton.solve(moments, beta, start.w, stop)
+        return ssnal.solve(moments, beta, start.w, stop)
+    assert isinstance(fit, Samples)  # Moments have the squared loss
+    if not isinstance(penalty, SumOfNorms):
+        return smooth_newton.solve(fit, penalty, beta, start, stop)
+    if fit.outputs == 1:
+        return prox_newton.solve(fit, beta, start, stop)
+    return newton_cg.solve(fit, penalty, beta, start, stop)
 
 
 def _validate(
@@ -86,8 +108,6 @@ def _validate(
         raise ValueError(f"tolerance: expected a number in (0, 1), got {tolerance}")
     if backend not in ("native", "cvxpy"):
         raise ValueError(f"backend: expected native or cvxpy, got {backend!r}")
-    if backend == "cvxpy" and isinstance(fit, Moments):
-        raise ValueError("backend cvxpy states the loss sample by sample: expected Samples, got Moments")
     shape = (fit.columns, fit.outputs)
     if start is not None and (start.w.shape != shape or start.b.shape != shape[1:]):
         raise ValueError(f"start: expected shapes {shape} and {shape[1:]}, got {start.w.shape} and {start.b.shape}")

@@ -12,6 +12,10 @@ import numpy.typing as npt
 from solver_service.losses import Array
 
 
+class Overdue(Exception):
+    """The deadline passed in the middle of a step."""
+
+
 class Stop(NamedTuple):
     """A solver returns its best point once the relative gap is at `relative_gap`, or at the deadline."""
 
@@ -21,6 +25,11 @@ class Stop(NamedTuple):
     @property
     def overdue(self) -> bool:
         return time.monotonic() >= self.deadline
+
+    def check(self) -> None:
+        """Raises Overdue after the deadline."""
+        if self.overdue:
+            raise Overdue
 
 
 class Point(NamedTuple):

@@ -1,4 +1,4 @@
-"""Squared loss, either penalty: projected Newton on the variational form of the norm (solver study, "eta-Newton").
+"""Squared loss and group penalty: projected Newton on the variational form of the norm (solver study, "eta-Newton").
 
     ||W_j|| = min over eta_j >= 0 of (||W_j||^2 / eta_j + eta_j) / 2, so with the moments H and B of `Moments`
 
@@ -7,50 +7,38 @@
     Hessian = (C C') o M / beta^2,                                   M = H - H E^1/2 S E^1/2 H
 
 f is convex and smooth on eta >= 0, columns enter and leave through the bound, and one factor serves all outputs. It
-runs on a working set: the support and the worst violators, at most doubling. With the L1 penalty the outputs separate.
+runs on a working set: the support and the worst violators, at most doubling.
 """
 
 import numpy as np
 
-from solver_service.certificate import Certificate, certify, dual_value
+from solver_service.certificate import Certificate, dual_value
 from solver_service.fit import Moments
 from solver_service.linear_algebra import Cholesky, damped_cholesky
 from solver_service.losses import Array
-from solver_service.penalties import PENALTIES, Penalty, dual_norms
-from solver_service.penalties import value as penalty_value
+from solver_service.penalties import NORMS
 from solver_service.solvers.base import Point, Stop, worst_violators
 
 FIRST_WORKING_SET = 64
-SMALLEST_SHARE = 1e-13  # round-off of a gap
 NEWTON_STEPS = 30  # per working set; 3 to 5 are usual
 REWEIGHTINGS = 2  # eta = ||W||, before Newton, where much of the working set is new
 WARM = 0.9  # share of the working set that has coefficients already
 FIRST_DAMPING, LARGEST_DAMPING = 1e-3, 1e3  # Levenberg-Marquardt; without it N < P gives steps of 1e9
 
 
-def solve(fit: Moments, penalty: Penalty, beta: float, start: Array, stop: Stop) -> Point:
+def solve(fit: Moments, beta: float, start: Array, stop: Stop) -> Point:
     """(W, b) from the warm start `start` [P, C]."""
-    if penalty.name == "group" or fit.outputs == 1:
-        w = _working_sets(fit, beta, start, stop)
-    else:
-        w, share = start, stop._replace(relative_gap=stop.relative_gap / fit.outputs)
-        while True:  # the outputs share one dual scale, so each may have to be better than its share
-            each = [_working_sets(fit.output(c), beta, w[:, [c]], share) for c in range(fit.outputs)]
-            w = np.concatenate(each, axis=1)
-            gap = certify(fit, penalty, beta, w, fit.intercept(w)).relative_gap
-            if gap <= stop.relative_gap or share.relative_gap < SMALLEST_SHARE or stop.overdue:
-                break
-            share = share._replace(relative_gap=share.relative_gap / 10)
+    w = _working_sets(fit, beta, start, stop)
     return Point(w, fit.intercept(w))
 
 
 def _working_sets(fit: Moments, beta: float, w: Array, stop: Stop) -> Array:
-    group = PENALTIES["group"]
+    group = NORMS["group"]
     while True:
         ray = fit.dual_ray(w)
-        primal = fit.value(w, fit.intercept(w)) + beta * penalty_value(group, w)
+        primal = fit.value(w, fit.intercept(w)) + beta * group.value(w)
         gap = Certificate(primal, dual_value(ray, group, beta)).relative_gap
-        norms = dual_norms(group, ray.correlation)
+        norms = group.dual_norms(ray.correlation)
         support = w.any(axis=1)
         entering = worst_violators(norms, beta, ~support, max(FIRST_WORKING_SET, int(support.sum())))
         if gap <= stop.relative_gap or stop.overdue:

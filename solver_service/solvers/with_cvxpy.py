@@ -1,26 +1,45 @@
 """The whole problem as cvxpy states it, solved by Clarabel's interior point: the tests' oracle, and a backend.
 
-min over (W, b):  (1/N) sum_i loss(D_i W + b, y_i)  +  beta sum_g ||W_g||_2
+min over (W, b):  sum_i s_i loss(D_i W + b, y_i)  +  beta penalty(W)
+
+Of `Moments` it states the squared loss at the best intercept, -<B, W> + <W, H W> / 2.
 """
 
 import cvxpy as cp
 import numpy as np
 
-from solver_service.fit import Samples
+from solver_service.fit import Moments, Samples
 from solver_service.penalties import Penalty
 from solver_service.solvers.base import Point
 
 
-def solve(fit: Samples, penalty: Penalty, beta: float) -> Point:
+def solve(fit: Moments | Samples, penalty: Penalty, beta: float) -> Point:
     """(W, b) to Clarabel's tolerance. Meant for small problems: a minute and gigabytes at N * C of some 10,000."""
     w, b = cp.Variable((fit.columns, fit.outputs)), cp.Variable((1, fit.outputs))
-    z = fit.spikes @ w + np.ones((fit.rows, 1)) @ b
-    loss = {
-        "squared": lambda: cp.sum_squares(z - fit.targets) / 2,
-        "logistic": lambda: cp.sum(cp.logistic(z) - cp.multiply(fit.targets, z)),
-        "multinomial": lambda: cp.sum(cp.log_sum_exp(z, axis=1)) - cp.sum(cp.multiply(fit.targets, z)),
-    }[fit.loss.name]()
-    norms = cp.norm(w, 2, axis=1) if penalty.name == "group" else cp.abs(w)
-    problem = cp.Problem(cp.Minimize(loss / fit.rows + beta * cp.sum(norms)))
+    loss = _mean_loss(fit, w, b) if isinstance(fit, Samples) else _quadratic(fit, w)
+    term = {
+        "l1": lambda: cp.sum(cp.abs(w)),
+        "group": lambda: cp.sum(cp.norm(w, 2, axis=1)),
+        "ridge": lambda: cp.sum_squares(w) / 2,
+        "none": lambda: cp.Constant(0.0),
+    }[penalty.name]()
+    problem = cp.Problem(cp.Minimize(loss + beta * term))
     problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
-    return Point(np.asarray(w.value), np.asarray(b.value)[0])
+    return Point(np.asarray(w.value), np.asarray(b.value)[0] if isinstance(fit, Samples) else fit.intercept(w.value))
+
+
+def _quadratic(fit: Moments, w: cp.Variable) -> cp.Expression:
+    values, vectors = np.linalg.eigh(fit.curvature)
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return cp.sum_squares(root @ w) / 2 - cp.sum(cp.multiply(fit.correlation, w))
+
+
+def _mean_loss(fit: Samples, w: cp.Variable, b: cp.Variable) -> cp.Expression:
+    z = fit.spikes.dense() @ w + np.ones((fit.rows, 1)) @ b
+    share = np.broadcast_to(fit.share, fit.targets.shape)
+    losses = {
+        "squared": lambda: cp.sum_squares(cp.multiply(np.sqrt(share), z - fit.targets)) / 2,
+        "logistic": lambda: cp.sum(cp.multiply(share, cp.logistic(z) - cp.multiply(fit.targets, z))),
+        "multinomial": lambda: share[:, 0] @ (cp.log_sum_exp(z, axis=1) - cp.sum(cp.multiply(fit.targets, z), axis=1)),
+    }
+    return losses[fit.loss.name]()

@@ -36,11 +36,42 @@ def test_roll_out_runs_from_the_command_line_and_writes_rows(tmp_path: Path, pro
         assert each.device
 
 
+def test_packed_products_compares_every_product(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "packed_products", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    peers: dict[str, set[str | None]] = {}
+    for each in draw.read(tmp_path / "packed_products.json"):
+        assert each.ours > 0
+        peers.setdefault(each.metric, set()).add(each.peer)
+    products = {f"{name} {kind}" for name in ("times", "transpose_times") for kind in ("float32", "float64")}
+    assert all(peers[metric] == {"float32 GEMM", "float64 GEMM", "CSR"} for metric in products | {"memory"})
+    assert (peers["gram"], peers["weighted_gram"]) == ({"syrk", "GEMM"}, {"syrk"})
+
+
+def test_solver_stream_solves_the_stream_and_all_of_its_rows(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "solver_stream", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr  # every solve was certified, and saw all rows
+    rows = draw.read(tmp_path / "solver_stream.json")
+    assert [(row.metric, row.peer) for row in rows] == 2 * [("re-solve", "all rows"), ("resident memory", "all rows")]
+    assert all(row.ours > 0 and (row.peer_value or 0) > 0 for row in rows)
+
+
 def test_a_name_that_is_no_benchmark_is_refused_with_the_names_that_are(project_root: Path) -> None:
     command = [sys.executable, "-m", "spikeloom", "bench", "nothing"]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 1
-    for name in ("draw", "latency", "live_sequences", "pipeline", "roll_out", "scale"):
+    for name in (
+        "draw",
+        "latency",
+        "live_sequences",
+        "packed_products",
+        "pipeline",
+        "roll_out",
+        "scale",
+        "solver_stream",
+    ):
         assert name in done.stderr
     assert "harness" not in done.stderr
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from solver_service.bits import BitMatrix
 from solver_service.fit import Moments, Samples
 from solver_service.losses import LOSSES, Array
 
@@ -26,16 +27,18 @@ def draw() -> Draw:
     return make
 
 
-def moments_of(spikes: Array, targets: Array) -> Moments:
+def moments_of(spikes: Array, targets: Array, weights: Array | None = None) -> Moments:
+    s = np.ones(len(spikes)) if weights is None else weights
     return Moments(
         len(spikes),
-        spikes.T @ spikes,
-        spikes.sum(axis=0),
-        spikes.T @ targets,
-        targets.sum(axis=0),
-        np.square(targets).sum(axis=0),
+        spikes.T @ (s[:, None] * spikes),
+        s @ spikes,
+        spikes.T @ (s[:, None] * targets),
+        s @ targets,
+        s @ np.square(targets),
+        s.sum(),
     )
 
 
-def samples_of(loss: str, spikes: Array, targets: Array) -> Samples:
-    return Samples(LOSSES[loss], spikes, targets)
+def samples_of(loss: str, spikes: Array, targets: Array, weights: Array | None = None) -> Samples:
+    return Samples(LOSSES[loss], BitMatrix.from_dense(spikes), targets, weights)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from solver_service.certificate import beta_max, certify, dual_value
 from solver_service.grid import grid_bits, to_grid
 from solver_service.losses import LOSSES
-from solver_service.penalties import PENALTIES, dual_norms
+from solver_service.penalties import PENALTIES
 from tests.solver.conftest import moments_of, samples_of
 
 
@@ -19,7 +19,8 @@ def test_every_dual_value_bounds_every_primal_value(loss: str, penalty: str, see
     n, p, c = int(rng.integers(1, 30)), int(rng.integers(0, 12)), 1 if loss == "logistic" else 3
     spikes = (rng.random((n, p)) < 0.4).astype(float)
     targets = rng.integers(0, 2, (n, 1)).astype(float) if c == 1 else np.eye(3)[rng.integers(0, 3, n)]
-    fit, chosen = samples_of(loss, spikes, targets), PENALTIES[penalty]
+    weights = None if seed % 2 else rng.exponential(size=n)
+    fit, chosen = samples_of(loss, spikes, targets, weights), PENALTIES[penalty]
     beta = relative_beta * beta_max(fit, chosen)
     primal, dual = np.inf, -np.inf
     for scale in (0.0, 0.1, 1.0, 5.0):
@@ -29,14 +30,14 @@ def test_every_dual_value_bounds_every_primal_value(loss: str, penalty: str, see
         assert np.isfinite(certificate.gap)
         ray = fit.dual_ray(w, b)  # the point itself: mean zero, inside the dual ball once scaled
         gradient = fit.loss.gradient(spikes @ w + fit.intercept(w, b), targets)
-        assert np.abs(gradient.mean(axis=0)).max() < 1e-13
-        np.testing.assert_allclose(ray.correlation, -spikes.T @ gradient / n, atol=1e-14)
-        largest = dual_norms(chosen, ray.correlation).max(initial=0.0)
-        s = min(beta / largest if largest > 0 else np.inf, ray.best_scale)
-        assert s * largest <= beta * (1 + 1e-15)
-        assert dual_value(ray, chosen, beta) == pytest.approx(ray.value(max(0.0, s)))
+        assert np.abs((fit.share * gradient).sum(axis=0)).max() < 1e-13
+        np.testing.assert_allclose(ray.correlation, -spikes.T @ (fit.share * gradient), atol=1e-14)
+        s = max(0.0, min(chosen.largest_scale(ray.correlation, beta), ray.best_scale))
+        assert chosen.largest_scale(s * ray.correlation, beta) >= 1 - 1e-15  # feasible
+        reached = ray.value(s) - chosen.conjugate(s * ray.correlation, beta)
+        assert reached <= dual_value(ray, chosen, beta) + 1e-15 * abs(reached)
         if loss == "squared":
-            other = certify(moments_of(spikes, targets), chosen, beta, w, b)
+            other = certify(moments_of(spikes, targets, weights), chosen, beta, w, b)
             assert other.primal == pytest.approx(certificate.primal, rel=1e-10, abs=1e-12)
             assert other.dual == pytest.approx(certificate.dual, rel=1e-8, abs=1e-12)
     assert dual <= primal + 1e-12 * max(1.0, abs(primal))
@@ -62,6 +63,14 @@ def test_scores_on_the_grid_do_not_depend_on_the_order(seed: int, exponent: floa
         total = total + grid_b
         reference = total if reference is None else reference
         assert (total == reference).all()
+
+
+def test_scale_of_beta() -> None:
+    """By hand: column (1, 0, 0, 0) has c = 3/16 for centred targets that equal it, and variance 3/16."""
+    column = np.array([[1.0], [0.0], [0.0], [0.0]])
+    fit = samples_of("squared", column, column)
+    for penalty in PENALTIES.values():
+        assert beta_max(fit, penalty) == pytest.approx(3 / 16, rel=1e-15)
 
 
 def test_columns_without_information_are_round_off() -> None:

@@ -68,7 +68,7 @@ def test_readout_is_certified_and_says_what_it_saw(readout: dict) -> None:
     rows = readout.get("window", 120)
     assert message.solved
     assert message.relative_gap <= 1e-6
-    assert (message.rows, message.version, message.digest) == (rows, 1, model.digest)
+    assert (message.rows, message.seen, message.version, message.digest) == (rows, 120, 1, model.digest)
     assert len(IdSet((span.first, span.last) for span in message.trained_on)) == rows
     assert list(message.support) == sorted(message.support)
     w = np.frombuffer(message.coefficients).reshape(-1, message.outputs)
@@ -76,6 +76,25 @@ def test_readout_is_certified_and_says_what_it_saw(readout: dict) -> None:
     again = trainer.solve(2, 60)
     assert again is not None
     assert again.primal == pytest.approx(message.primal, rel=1e-6)
+
+
+def test_a_readout_says_that_it_was_trained_on_a_sample() -> None:
+    model = _model(loss="multinomial")
+    trainer = Trainer(model, budget=5000)
+    for record in _records(model):
+        trainer.ingest(record)
+    message = trainer.solve(1, 60)
+    assert message is not None
+    message = decode_readout(encode_readout(message))
+    assert 10 < message.rows == trainer.dictionary.rows < message.seen == 120
+    assert message.solved
+    # a sequence that came may be in the sample: none of them counts for test-then-train
+    assert [(span.first, span.last) for span in message.trained_on] == [(0, 119)]
+
+
+def test_readouts_of_before_the_field_are_accepted() -> None:
+    old = pb.Readout(model="tiny", version=3, outputs=1, intercept=bytes(8), rows=7)
+    assert decode_readout(encode_readout(old)).seen == 0
 
 
 @pytest.fixture
@@ -130,6 +149,18 @@ def test_poison_is_a_dead_letter_and_stops_nothing(service: SolverService, monke
         Reason.WRONG_SHAPE,
     ]
     assert service.trainers["tiny"].dictionary.rows == 120
+
+
+def test_a_window_that_does_not_fit_is_refused(service: SolverService, tmp_path: Path) -> None:
+    small = SolverService(SolverSettings(state=tmp_path, rows_mib=1), KafkaConnection())
+    model = _model(window=100_000)
+    with pytest.raises(WireError, match=r"too_large: readout.window: expected at most [\d,]+ rows .*got 100,000"):
+        small.register(model)
+    assert small.trainers == {}
+    service.register(model)
+    service.save()
+    with pytest.raises(WireError, match="too_large"):
+        small.restore()
 
 
 def test_a_changed_model_starts_again(service: SolverService) -> None:
