@@ -13,6 +13,7 @@ DICTIONARY_BYTES = Gauge("spikeloom_dictionary_bytes", "Memory of rows and colum
 RELATIVE_GAP = Gauge("spikeloom_readout_relative_gap", "Certified relative gap of the newest readout", MODEL)
 PRIMAL = Gauge("spikeloom_readout_primal", "Primal value of the newest readout", MODEL)
 SUPPORT = Gauge("spikeloom_readout_support", "Witnesses with a coefficient in the newest readout", MODEL)
+RELATIVE_BETA = Gauge("spikeloom_readout_relative_beta", "beta / beta_max of the newest readout", MODEL)
 VERSION = Gauge("spikeloom_readout_version", "Version of the newest readout", MODEL)
 SOLVE_SECONDS = Histogram("spikeloom_solve_seconds", "Seconds of a solve, column sums included", MODEL, buckets=SECONDS)
 ROWS = Counter("spikeloom_solver_rows_total", "Pieces of samples stored since the start", MODEL)

@@ -23,6 +23,7 @@ from solver_service import metrics
 from solver_service.columns import Columns
 from solver_service.dictionary import BUDGET, Dictionary, Piece, Rows
 from solver_service.fit import Moments, Samples
+from solver_service.held_out import HeldOut
 from solver_service.losses import LOSSES, Array
 from solver_service.snapshot import Arrays
 from solver_service.solvers import Point, Solution, solve
@@ -31,7 +32,7 @@ from wire import messages_pb2 as pb
 from wire.codec import decode_columns, now_us
 from wire.idset import IdSet
 
-PREFIX = "sums_"  # of the names of the columns' arrays, beside those of the dictionary
+SUMS, HELD = "sums_", "held_"  # prefixes of the arrays of columns and of held-out rows, beside the dictionary's
 
 
 class Data(NamedTuple):
@@ -50,13 +51,15 @@ class Trainer:
         self.model = model
         shape = (model.witnesses.count, model.witnesses.shards, model.readout, budget)
         self.dictionary = Dictionary.from_arrays(arrays, *shape) if arrays else Dictionary(*shape)
-        sums = {name.removeprefix(PREFIX): array for name, array in (arrays or {}).items() if name.startswith(PREFIX)}
+        sums = _with_prefix(arrays or {}, SUMS)
         half_life = model.readout.half_life if self.dictionary.sums_only else None  # kept rows are weighted at a solve
         self._columns = (
             Columns.from_arrays(sums, half_life)
             if sums
             else Columns(model.witnesses.count, model.readout.outputs, half_life)
         )
+        chosen = isinstance(model.readout.relative_beta, str)
+        self._held_out = HeldOut(model, _with_prefix(arrays or {}, HELD), budget) if chosen else None
         self._counted_early = self._columns.rows  # no readout of this process was trained on them
         self._rows, self._sums = threading.Lock(), threading.Lock()
         self._support: npt.NDArray[np.int64] = np.zeros(0, np.int64)  # of the newest solution, by witness
@@ -72,8 +75,11 @@ class Trainer:
         columns = decode_columns(record, self.model)
         targets = columns.targets.values if columns.targets.classes is None else columns.targets.classes
         assert targets is not None  # decode_columns refuses samples without a target
+        piece, duplicates = Piece(columns.shard, columns.ids, columns.bits, targets), 0
         with self._rows:
-            duplicates = self.dictionary.add(Piece(columns.shard, columns.ids, columns.bits, targets))
+            if self._held_out is not None:
+                piece, duplicates = self._held_out.split(piece)
+            duplicates += self.dictionary.add(piece)
         if self.dictionary.full:
             self._count_early()
         name = self.model.model
@@ -88,11 +94,14 @@ class Trainer:
         """All rows as plain arrays, for a snapshot."""
         if not self.dictionary.sums_only:  # the columns can be made again
             with self._rows:
-                return self.dictionary.arrays()
+                return self._all_rows()
         with self._sums, self._rows:
             assert self._columns.rows + self.dictionary.fresh == self.dictionary.seen  # every row once
-            sums = {PREFIX + name: array for name, array in self._columns.arrays().items()}
-            return {**self.dictionary.arrays(), **sums}
+            return {**self._all_rows(), **{SUMS + name: array for name, array in self._columns.arrays().items()}}
+
+    def _all_rows(self) -> Arrays:
+        held = {} if self._held_out is None else self._held_out.freeze()
+        return {**self.dictionary.arrays(), **{HELD + name: array for name, array in held.items()}}
 
     def solve(self, version: int, seconds: float, backend: Literal["native", "cvxpy"] = "native") -> pb.Readout | None:
         """The readout of all complete rows as `version`, warm started; None while there are no rows."""
@@ -111,15 +120,33 @@ class Trainer:
             candidates = columns.candidates
             fit = columns.moments() if rows is None else self._fit(rows)
             data = Data(columns.rows, seen, len(columns.distinct), trained_on)
+            held_out = self._held_out_samples()
         del changes, rows  # the fit holds what it needs
-        solution = solve(
-            fit, readout.penalty, readout.relative_beta, readout.tolerance, self._start(candidates), seconds, backend
-        )
+        if self._held_out is not None and held_out is not None:
+            self._held_out.choose(fit, held_out, seconds / 2)
+        relative_beta = self._relative_beta()
+        left = max(0.0, begun + seconds - time.monotonic())
+        start = self._start(candidates)
+        solution = solve(fit, readout.penalty, relative_beta, readout.tolerance, start, left, backend)
         self._support = candidates[solution.support]
         self._newest = Point(solution.coefficients[solution.support], solution.intercept)
         message = self._message(solution, version, data, time.monotonic() - begun)
-        self._measure(message)
+        self._measure(message, relative_beta)
         return message
+
+    def _relative_beta(self) -> float:
+        if self._held_out is not None:
+            return self._held_out.relative_beta
+        stated = self.model.readout.relative_beta
+        assert not isinstance(stated, str)  # there are held-out rows then
+        return stated
+
+    def _held_out_samples(self) -> Samples | None:
+        """What is needed to choose beta, where it is due."""
+        if self._held_out is None:
+            return None
+        with self._rows:
+            return self._held_out.samples(self._columns)
 
     def _fit(self, rows: Rows) -> Moments | Samples:
         """The loss over rows that are kept."""
@@ -168,12 +195,17 @@ class Trainer:
             published_us=now_us(),
         )
 
-    def _measure(self, message: pb.Readout) -> None:
+    def _measure(self, message: pb.Readout, relative_beta: float) -> None:
         name = self.model.model
         metrics.DICTIONARY_COLUMNS.labels(name).set(message.columns)
         metrics.DICTIONARY_BYTES.labels(name).set(self.dictionary.bytes + self._columns.bytes)
         metrics.RELATIVE_GAP.labels(name).set(message.relative_gap)
         metrics.PRIMAL.labels(name).set(message.primal)
         metrics.SUPPORT.labels(name).set(len(message.support))
+        metrics.RELATIVE_BETA.labels(name).set(relative_beta)
         metrics.VERSION.labels(name).set(message.version)
         metrics.SOLVE_SECONDS.labels(name).observe(message.solve_seconds)
+
+
+def _with_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
