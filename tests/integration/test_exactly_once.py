@@ -103,7 +103,10 @@ def test_shuffled_slices_duplicates_poison_and_crashes(
             solver.start()
             eventually(lambda: any(True for _ in columns(stack)), "the first spike columns")
             push(client, second[: len(second) // 2])
+            task_manager = stack.processes[stack.task_managers[0]]
+            assert any("beam_boot" in " ".join(member.cmdline()) for member in task_manager.group())
             stack.kill_task_manager()
+            assert task_manager.group() == []  # its Python workers died with it
             push(client, second[len(second) // 2 :])
             stack.start_task_manager()
             solver.kill()
