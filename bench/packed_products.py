@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from bench import harness
 from bench.harness import Report
-from solver_service.bit_product import transposed
-from solver_service.bits import BitMatrix
+from snn.bit_product import transposed
+from snn.bits import BitMatrix
 from solver_service.losses import Floats
 
 LARGEST = 2.5e9  # bytes of an unpacked matrix: all of the benchmark stays below 6 GB
