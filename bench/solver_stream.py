@@ -22,8 +22,8 @@ import psutil
 
 from bench import harness
 from bench.harness import BenchError, Report
+from snn.bits import Bits
 from snn.model import ModelSpec, parse_model
-from solver_service.bits import Bits
 from solver_service.columns import COUNTED, Columns
 from solver_service.dictionary import Rows
 from solver_service.solvers import solve

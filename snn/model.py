@@ -129,6 +129,13 @@ class ReadoutSpec(Strict):
         return fields
 
     @property
+    def needs_rows(self) -> bool:
+        """Whether sums in which each row counts the same are not enough."""
+        forgets = self.window is not None or self.half_life is not None
+        chosen = isinstance(self.relative_beta, str)  # by rows that are held out
+        return self.loss != "squared" or forgets or self.class_weight is not None or chosen
+
+    @property
     def classes(self) -> int:
         """Number of classes a target may name; 0 where targets are values."""
         if self.target == "values":

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from snn import fingerprint
 from snn.model import ModelSpec
-from solver_service import fingerprint
 from solver_service.columns import Columns
 from solver_service.dictionary import BUDGET, Dictionary, Piece
 from solver_service.fit import Moments, Samples

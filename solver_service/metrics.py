@@ -19,4 +19,4 @@ SOLVE_SECONDS = Histogram("spikeloom_solve_seconds", "Seconds of a solve, column
 ROWS = Counter("spikeloom_solver_rows_total", "Pieces of samples stored since the start", MODEL)
 DUPLICATES = Counter("spikeloom_solver_duplicates_total", "Pieces of samples seen before and dropped", MODEL)
 DEAD_LETTERS = Counter("spikeloom_solver_dead_letters_total", "Records of no use", ("reason",))
-LAG = Gauge("spikeloom_solver_lag_records", "Records of spike-columns not yet read")
+LAG = Gauge("spikeloom_solver_lag_records", "Records of spike-columns and gram not yet read")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snn.bits import BitMatrix
 from snn.model import ModelSpec, parse_model
-from solver_service.bits import BitMatrix
 from solver_service.fit import Samples
 from solver_service.held_out import FEWEST, FIRST, is_held_out
 from solver_service.losses import LOSSES
