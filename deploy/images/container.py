@@ -15,6 +15,7 @@ import typer
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from snn.model import load_model
+from solver_service.settings import SolverSettings
 from spikeloom import PROJECT_ROOT
 from spikeloom.local import FlinkSettings, flink
 from spikeloom.local.flink import FINAL_STATES, Cluster
@@ -28,6 +29,7 @@ METRICS_PORT = 9249
 EVERY_ADDRESS = "0.0.0.0"
 CONSOLE_LOGGING = Path(__file__).with_name("log4j.properties")
 JOBS = {"roll_out": "roll-out", "predict": "predict"}  # file in flink_jobs/: what its job is called
+GRAM = {"gram": "gram"}  # the same, for a model that the solver trains from sums
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -73,7 +75,8 @@ def submit(model: Path) -> None:
     cluster = Cluster(settings.folder, REST_PORT)
     cluster.url = f"http://{settings.job_manager}:{REST_PORT}"
     running = {job["name"] for job in cluster.get("/jobs/overview")["jobs"] if job["state"] not in FINAL_STATES}
-    for file, title in JOBS.items():
+    summed = spec.model in SolverSettings().gram_models
+    for file, title in (JOBS | GRAM if summed else JOBS).items():
         name = f"spikeloom {title} {spec.model}"
         if name in running:
             print(f"{name}: runs already")

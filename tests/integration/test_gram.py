@@ -61,8 +61,10 @@ def test_sums_of_every_sample_once(stack: Stack, solver: Solver, project_root: P
 
     d = offline_spikes(codes, MODEL).astype(np.int64)
     first = np.sort(np.unique(d, axis=1, return_index=True)[1])
-    arrays = held(tmp_path)
-    assert arrays is not None
+    loaded = snapshot.load(tmp_path / "solver")
+    assert loaded is not None
+    assert loaded[0]["offsets"] == {}, "no row was read"
+    arrays = loaded[1][MODEL.model]
     assert np.array_equal(arrays["sums_gram"], d[:, first].T @ d[:, first])
     assert np.array_equal(arrays["sums_counts"], d.sum(axis=0))
     assert np.array_equal(arrays["sums_cross"], d.T @ np.eye(10, dtype=np.int64)[classes])
@@ -75,15 +77,10 @@ def test_sums_of_every_sample_once(stack: Stack, solver: Solver, project_root: P
     assert trained_on.spans() == [(0, SEQUENCES - 1)]
 
 
-def held(folder: Path) -> snapshot.Arrays | None:
-    """What the solver's newest snapshot holds of this model."""
-    loaded = snapshot.load(folder / "solver")
-    return None if loaded is None else loaded[1].get(MODEL.model)
-
-
 def summed(folder: Path) -> int:
-    arrays = held(folder)
-    return 0 if arrays is None else int(arrays["sums_rows"])
+    """Samples in the solver's newest snapshot of this model."""
+    loaded = snapshot.load(folder / "solver")
+    return 0 if loaded is None or MODEL.model not in loaded[1] else int(loaded[1][MODEL.model]["sums_rows"])
 
 
 def newest(stack: Stack) -> pb.Readout:
