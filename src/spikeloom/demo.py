@@ -13,6 +13,7 @@ from spikeloom import PROJECT_ROOT
 from spikeloom.client import Client
 from spikeloom.errors import SpikeloomError
 from spikeloom.local import Stack
+from spikeloom.local.process import end_commands
 from spikeloom.report import Achieved
 from spikeloom.tasks import Task
 from spikeloom.watch import Watch, rate
@@ -35,7 +36,11 @@ def run_demo(task: Task, stack: Stack, console: Console, pace: float | None) -> 
     with Client(stack.connection) as client, Watch(stack.connection, model.model) as watch:
         client.register(model)
         with console.status("Submitting the Flink jobs ..."), ThreadPoolExecutor() as pool:
-            list(pool.map(lambda job: _submit(stack, job, model.model), JOBS))
+            try:
+                list(pool.map(lambda job: _submit(stack, job, model.model), JOBS))
+            except KeyboardInterrupt:
+                end_commands()  # which the pool would wait for
+                raise
         with _bars(console) as bars:
             waiter = _Waiter(stack, watch, bars, console, len(train.inputs))
             started = time.monotonic()

@@ -24,10 +24,14 @@ class Finished(NamedTuple):
     output: str
 
 
+_commands: set[subprocess.Popen[bytes]] = set()  # guards of those that `run` waits for
+
+
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
     """Run to the end, under a guard: whatever becomes of the calling process, the command does not outlive it."""
     guard = _start_guard(command, environment, errors=subprocess.PIPE, names=subprocess.DEVNULL)
     assert guard.stderr
+    _commands.add(guard)
     try:
         output = guard.stderr.read().decode(errors="replace")
         return Finished(guard.wait(), output)
@@ -36,7 +40,14 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
         guard.wait()
         raise
     finally:
+        _commands.discard(guard)
         guard.stderr.close()
+
+
+def end_commands() -> None:
+    """End what other threads wait for in `run`: Ctrl-C reaches the main thread only."""
+    for guard in list(_commands):
+        guard.terminate()
 
 
 class Process(BaseModel):
