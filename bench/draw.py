@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from pydantic import TypeAdapter
 
-from bench.harness import RESULTS, BenchError, Row, number
+from bench.harness import RESULTS, BenchError, Row, factor, number
 from spikeloom import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
@@ -77,9 +77,7 @@ def _beside_peers(rows: list[Row]) -> str:
     for case, metric in dict.fromkeys((row.case, row.metric) for row in rows):
         same = {row.peer: row for row in rows if (row.case, row.metric) == (case, metric)}
         first = next(iter(same.values()))
-        cells = [
-            f"{number(row.peer_value or 0)} ({row.ratio:.2f})" if (row := same.get(peer)) else "" for peer in peers
-        ]
+        cells = [f"{number(row.peer_value or 0)} ({factor(row.ratio or 0)})" if (row := same.get(peer)) else "" for peer in peers]
         lines.append([case, f"{metric}, {first.unit}", f"**{number(first.ours)}**", *cells])
     return _markdown(lines) + "\n\nIn brackets: the ratio; above 1 ours is better."
 
@@ -165,10 +163,36 @@ def _live_sequences(rows: list[Row]) -> plt.Figure:
     return figure
 
 
+def _solver(rows: list[Row]) -> plt.Figure:
+    """Certified gap over seconds: a line a solver, a row a dictionary and a beta, a column a problem."""
+    held: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.curve is not None:
+            name, kind, relative_beta = row.case.rsplit(", ", 2)
+            held.setdefault((f"{name}\n{relative_beta} of beta max", kind), []).append(row)
+    lines, kinds = (list(dict.fromkeys(keys)) for keys in zip(*held, strict=True))
+    peers = list(dict.fromkeys(row.peer for row in rows if row.peer))
+    colours = {peer: f"C{number}" for number, peer in enumerate(peer for peer in peers)}
+    size = (2.6 * len(kinds) + 0.6, 1.7 * len(lines) + 0.8)
+    figure, grid = plt.subplots(
+        len(lines), len(kinds), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for line, kind in ((line, kind) for line in lines for kind in kinds):
+        axes = grid[lines.index(line)][kinds.index(kind)]
+        for row in held.get((line, kind), []):
+            style = {"color": colours[row.peer], "lw": 1} if row.peer else {"color": OURS, "lw": 2.5}
+            axes.plot(*zip(*(row.curve or [(np.nan, np.nan)]), strict=True), marker="o", ms=3, label=row.peer or "ours", **style)
+        axes.set(xscale="log", yscale="log")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_visible((line, kind) in held)
+    return figure
+
+
 PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "roll_out": _roll_out,
     "latency": _latency,
     "live_sequences": _live_sequences,
+    "solver": _solver,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,236 @@
+"""Certified gap against seconds: our solvers beside seven others, from zero to each of their answers, one core.
+
+min over (W, b):  (1/N) sum_i loss(D_i W + b, y_i) + beta penalty(W),   D binary [N, P], b free
+
+Problems: `bench/dictionaries.py` with squared and logistic loss and L1 (one output: a question of two answers), squared
+and multinomial loss and the group penalty (ten classes); beta a share of the smallest beta at which W = 0.
+
+Measured: seconds of one run from zero, in a process of its own, and the relative gap of the W that it returns,
+(primal - dual) / max(1, primal). Gaps are ours to compute, after the run and whoever ran: `certificate.certify` of W
+with the best intercept for it, which can only help. A run of another length is another run. Runs shorter than SHORT are
+medians of three. A solver goes up its efforts until it is at 1e-6 or a run would pass the case's limit of seconds.
+
+Ours: `solver_service.solvers.solve` on packed rows, everything included, at tolerances of 1e-2 to 1e-6.
+
+Peers (`bench/solver_peers.py`), each where it states the same objective, on D in float64, in the layout it likes (an
+array or sparse) made beforehand: liblinear and saga as scikit-learn has them (logistic L1), celer (squared), skglm (all
+but multinomial; also its coordinate descent on D'D), cyanure and adelie (everything), cvxpy with Clarabel (everything,
+small dictionaries only: elsewhere its first answer takes longer than any limit here).
+- liblinear penalises its intercept, here a hundredth of a coefficient;
+- celer has no intercept in its logistic regression and is left out there;
+- adelie asks for numpy below 2 and so is not among our requirements; it runs with 2 all the same, and takes part after
+  `pip install ipython && pip install --no-deps adelie==1.1.52`.
+A peer that is not installed is named and left out.
+"""
+
+import logging
+import multiprocessing
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench import harness
+from bench.dictionaries import Dictionary, digits, mnist, text, xor
+from bench.harness import Report
+from bench.solver_peers import PEERS, Design, Problem, Run
+from solver_service.bits import BitMatrix
+from solver_service.certificate import beta_max, certify
+from solver_service.fit import Samples
+from solver_service.losses import LOSSES, Array
+from solver_service.penalties import PENALTIES, PenaltyName
+from solver_service.solvers import solve
+
+SOLVED = 1e-6
+GAP = "smallest gap"
+GOALS = {"to 1e-3": 1e-3, "to 1e-6": SOLVED}
+TOLERANCES = (1e-2, 1e-3, SOLVED)
+OURS_LIMIT = 200.0  # seconds
+SHORT = 0.3  # seconds; runs below it are repeated
+RUNS = 3
+SMALL_ROWS = 64
+ROUND_OFF = 1e-16
+L1, GROUP = ("squared L1", "logistic L1"), ("squared group", "multinomial group")
+KINDS: dict[str, tuple[str, PenaltyName]] = {
+    "squared L1": ("squared", "l1"),
+    "logistic L1": ("logistic", "l1"),
+    "squared group": ("squared", "group"),
+    "multinomial group": ("multinomial", "group"),
+}
+Curve = list[tuple[float, float]]  # seconds, certified relative gap
+
+
+class Cases(NamedTuple):
+    """Problems of one dictionary. `limits`: for each beta / beta_max the seconds that a run of a peer may take."""
+
+    make: Callable[[], Dictionary]
+    kinds: Sequence[str]
+    limits: Mapping[float, float]
+
+
+CASES = [
+    Cases(partial(xor, 10), L1, {0.01: 4}),
+    Cases(partial(xor, 13), L1, {0.1: 4, 0.01: 45, 0.001: 4}),
+    Cases(partial(mnist, 2000), L1 + GROUP, {0.1: 4, 0.01: 4, 0.001: 4}),
+    Cases(partial(mnist, 5000), L1 + GROUP, {0.01: 4}),
+    Cases(partial(mnist, 10_000), L1 + GROUP, {0.01: 4}),
+    Cases(digits, L1 + GROUP, {0.01: 4}),
+    Cases(partial(text, 2000), L1 + GROUP, {0.01: 4}),
+]
+QUICK = [Cases(partial(digits, 24), (*L1, "multinomial group"), {0.1: 2})]
+
+
+def run(report: Report) -> None:
+    absent = [name for name, peer in PEERS.items() if not peer.installed]
+    if absent:
+        report.say(f"not installed, left out: {', '.join(absent)}")
+    for cases in QUICK if report.quick else CASES:
+        dictionary = cases.make()
+        design = Design(BitMatrix.from_rows(dictionary.rows, dictionary.columns))
+        report.say(f"{dictionary.name}, density {design.density:.2f}")
+        for kind in cases.kinds:
+            for relative_beta, limit in cases.limits.items():
+                compare(report, Question(dictionary, kind, relative_beta), design, limit)
+
+
+class Question(NamedTuple):
+    """A problem as we take it: packed rows and targets."""
+
+    dictionary: Dictionary
+    kind: str
+    relative_beta: float
+
+    def __str__(self) -> str:
+        return f"{self.dictionary.name}, {self.kind}, {self.relative_beta:g}"
+
+    @property
+    def penalty(self) -> PenaltyName:
+        return KINDS[self.kind][1]
+
+    def fit(self) -> Samples:
+        d = self.dictionary
+        y = np.eye(int(d.classes.max()) + 1)[d.classes] if self.kind in GROUP else d.answers[:, None].astype(float)
+        return Samples(LOSSES[KINDS[self.kind][0]], BitMatrix.from_rows(d.rows, d.columns), y)
+
+    def answer(self, tolerance: float) -> Array:
+        return solve(self.fit(), self.penalty, self.relative_beta, tolerance).coefficients
+
+    def compile(self) -> None:
+        """What the answer will call: a few rows are enough."""
+        d = self.dictionary
+        few = d._replace(rows=d.rows[:SMALL_ROWS], classes=d.classes[:SMALL_ROWS], answers=d.answers[:SMALL_ROWS])
+        self._replace(dictionary=few).answer(SOLVED)
+
+
+def compare(report: Report, question: Question, design: Design, limit: float) -> None:
+    case, fit, penalty = str(question), question.fit(), PENALTIES[question.penalty]
+    problem = Problem(design, fit, penalty, question.relative_beta * beta_max(fit, penalty))
+    question.compile()
+    zero = gap(problem, np.zeros((fit.columns, fit.outputs)))
+    ours = curve(report, problem, question.answer, TOLERANCES, OURS_LIMIT)
+    mine = figures(zero, ours)
+    for metric, value in mine.items():
+        report.add(case, metric, unit(metric), value, curve=ours if metric == GAP else None)
+    for name, peer in PEERS.items():
+        if peer.installed and problem.kind in peer.kinds and peer.takes(design):
+            report.say(f"{case}: {name}")
+            theirs = curve(report, problem, peer.prepare(problem), peer.efforts, limit)
+            for metric, value in figures(zero, theirs).items():
+                if metric in mine:
+                    report.add(
+                        case, metric, unit(metric), mine[metric], peer=name, peer_value=value,
+                        curve=theirs if metric == GAP else None,
+                    )  # fmt: skip
+
+
+def unit(metric: str) -> str:
+    return "relative" if metric == GAP else "s"
+
+
+def figures(zero: float, points: Curve) -> dict[str, float]:
+    """Seconds to each goal that was reached, and the smallest gap, at first that of W = 0."""
+    reached = {goal: [seconds for seconds, left in points if left <= most] for goal, most in GOALS.items()}
+    first = {goal: min(seconds) for goal, seconds in reached.items() if seconds}
+    return {**first, GAP: min([zero, *(left for _, left in points)])}
+
+
+def curve(report: Report, problem: Problem, run: Run, efforts: Iterable[float], limit: float) -> Curve:
+    """At rising efforts, as far as `limit` lets it."""
+    points: Curve = []
+    for effort in efforts:
+        try:
+            seconds, w = timed(partial(run, effort), limit)
+        except Stopped as stopped:
+            report.say(f"at effort {effort:g}: {stopped}")
+            break
+        if np.isfinite(w).all():
+            points.append((seconds, gap(problem, w)))
+            if points[-1][1] <= SOLVED:
+                break
+        if 2 * seconds > limit:  # the next would pass it
+            break
+    return points
+
+
+def gap(problem: Problem, w: Array) -> float:
+    """Certified, of W with its best intercept."""
+    certificate = certify(problem.fit, problem.penalty, problem.beta, w, problem.fit.intercept(w))
+    return max(ROUND_OFF, certificate.relative_gap)
+
+
+class Stopped(Exception):
+    """A run without an answer."""
+
+
+def timed(run: Callable[[], Array], limit: float) -> tuple[float, Array]:
+    """Seconds and W of a run in a fork of this process; the median of RUNS where they are short."""
+    taken, w = [], np.empty(0)
+    while not taken or (taken[0] < SHORT and len(taken) < RUNS):
+        seconds, w = _in_fork(run, limit)
+        taken.append(seconds)
+    return statistics.median(taken), w
+
+
+def _in_fork(run: Callable[[], Array], limit: float) -> tuple[float, Array]:
+    """Raises Stopped after `limit` seconds, or with what the run raised."""
+    context = multiprocessing.get_context("fork")
+    answer, other = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(run, other), daemon=True)
+    process.start()
+    other.close()
+    try:
+        if not answer.poll(limit):
+            raise Stopped(f"no answer within {limit:g} s")
+        result = answer.recv()
+    except EOFError as error:
+        raise Stopped("the process died") from error
+    finally:
+        process.kill()
+        process.join()
+        answer.close()
+    if isinstance(result, str):
+        raise Stopped(result)
+    return result
+
+
+def _answer(run: Callable[[], Array], to: Connection) -> None:
+    warnings.simplefilter("ignore")  # of convergence: that is what the gap is for
+    logging.disable()
+    with threadpool_limits(1):
+        begun = time.perf_counter()
+        try:
+            w = run()
+        except Exception as error:  # a library's own
+            to.send(f"{type(error).__name__}: {error}")
+        else:
+            to.send((time.perf_counter() - begun, w))
+
+
+if __name__ == "__main__":
+    harness.main("solver", run, cores=1)
