@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from pydantic import TypeAdapter
 
 from bench.harness import RESULTS, BenchError, Row, factor, number
@@ -20,6 +21,8 @@ from spikeloom import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
 OURS, PEER = "#d1495b", "#8d99ae"
+PEERS = ("C0", "C1", "C2", "C4", "C5", "C7", "C8", "C9", "C6")  # without the red of ours
+DOTS = {"marker": "o", "markersize": 3}
 
 
 def main() -> None:
@@ -77,7 +80,10 @@ def _beside_peers(rows: list[Row]) -> str:
     for case, metric in dict.fromkeys((row.case, row.metric) for row in rows):
         same = {row.peer: row for row in rows if (row.case, row.metric) == (case, metric)}
         first = next(iter(same.values()))
-        cells = [f"{number(row.peer_value or 0)} ({factor(row.ratio or 0)})" if (row := same.get(peer)) else "" for peer in peers]
+        cells = [
+            f"{number(row.peer_value or 0)} ({factor(row.ratio or 0)})" if (row := same.get(peer)) else ""
+            for peer in peers
+        ]
         lines.append([case, f"{metric}, {first.unit}", f"**{number(first.ours)}**", *cells])
     return _markdown(lines) + "\n\nIn brackets: the ratio; above 1 ours is better."
 
@@ -164,27 +170,38 @@ def _live_sequences(rows: list[Row]) -> plt.Figure:
 
 
 def _solver(rows: list[Row]) -> plt.Figure:
-    """Certified gap over seconds: a line a solver, a row a dictionary and a beta, a column a problem."""
-    held: dict[tuple[str, str], list[Row]] = {}
+    """Certified relative gap over seconds, ours and every peer's: a row for each dictionary and beta / beta max."""
+    curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
-        if row.curve is not None:
+        if row.curve:
             name, kind, relative_beta = row.case.rsplit(", ", 2)
-            held.setdefault((f"{name}\n{relative_beta} of beta max", kind), []).append(row)
-    lines, kinds = (list(dict.fromkeys(keys)) for keys in zip(*held, strict=True))
-    peers = list(dict.fromkeys(row.peer for row in rows if row.peer))
-    colours = {peer: f"C{number}" for number, peer in enumerate(peer for peer in peers)}
-    size = (2.6 * len(kinds) + 0.6, 1.7 * len(lines) + 0.8)
+            curves.setdefault((f"{name}\n{relative_beta}", kind), {})[row.peer or "ours"] = row.curve
+    lines, kinds = (list(dict.fromkeys(keys)) for keys in zip(*curves, strict=True))
+    peers = sorted({solver for drawn in curves.values() for solver in drawn} - {"ours"})
+    colours = {"ours": OURS, **dict(zip(peers, PEERS, strict=False))}
     figure, grid = plt.subplots(
-        len(lines), len(kinds), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
-    for line, kind in ((line, kind) for line in lines for kind in kinds):
-        axes = grid[lines.index(line)][kinds.index(kind)]
-        for row in held.get((line, kind), []):
-            style = {"color": colours[row.peer], "lw": 1} if row.peer else {"color": OURS, "lw": 2.5}
-            axes.plot(*zip(*(row.curve or [(np.nan, np.nan)]), strict=True), marker="o", ms=3, label=row.peer or "ours", **style)
+        len(lines), len(kinds), sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(2.7 * len(kinds) + 0.6, 1.7 * len(lines) + 1),
+    )  # fmt: skip
+    for (line, kind), drawn in curves.items():
+        axes = grid[lines.index(line), kinds.index(kind)]
+        for solver, points in drawn.items():
+            axes.plot(
+                *zip(*sorted(points), strict=True), color=colours[solver], lw=2 if solver == "ours" else 1, **DOTS
+            )
+    for at, axes in np.ndenumerate(grid):
         axes.set(xscale="log", yscale="log")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_visible((line, kind) in held)
+        if (lines[at[0]], kinds[at[1]]) not in curves:
+            axes.set_visible(False)
+    for axes, kind in zip(grid[0], kinds, strict=True):
+        axes.set_title(kind, fontsize="medium", visible=True)
+    for axes, line in zip(grid[:, 0], lines, strict=True):
+        axes.set_ylabel(line, fontsize="small")
+    for axes in grid[-1]:
+        axes.set_xlabel("seconds")
+    handles = [plt.Line2D([], [], color=colour, label=solver, **DOTS) for solver, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize="small")
     return figure
 
 

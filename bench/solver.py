@@ -28,7 +28,7 @@ import multiprocessing
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -56,13 +56,9 @@ SHORT = 0.3  # seconds; runs below it are repeated
 RUNS = 3
 SMALL_ROWS = 64
 ROUND_OFF = 1e-16
-L1, GROUP = ("squared L1", "logistic L1"), ("squared group", "multinomial group")
-KINDS: dict[str, tuple[str, PenaltyName]] = {
-    "squared L1": ("squared", "l1"),
-    "logistic L1": ("logistic", "l1"),
-    "squared group": ("squared", "group"),
-    "multinomial group": ("multinomial", "group"),
-}
+Kinds = tuple[tuple[str, PenaltyName], ...]  # losses with penalties
+L1: Kinds = (("squared", "l1"), ("logistic", "l1"))
+GROUP: Kinds = (("squared", "group"), ("multinomial", "group"))
 Curve = list[tuple[float, float]]  # seconds, certified relative gap
 
 
@@ -70,7 +66,7 @@ class Cases(NamedTuple):
     """Problems of one dictionary. `limits`: for each beta / beta_max the seconds that a run of a peer may take."""
 
     make: Callable[[], Dictionary]
-    kinds: Sequence[str]
+    kinds: Kinds
     limits: Mapping[float, float]
 
 
@@ -83,7 +79,7 @@ CASES = [
     Cases(digits, L1 + GROUP, {0.01: 4}),
     Cases(partial(text, 2000), L1 + GROUP, {0.01: 4}),
 ]
-QUICK = [Cases(partial(digits, 24), (*L1, "multinomial group"), {0.1: 2})]
+QUICK = [Cases(partial(digits, 24), L1 + GROUP[1:], {0.1: 2})]
 
 
 def run(report: Report) -> None:
@@ -94,29 +90,27 @@ def run(report: Report) -> None:
         dictionary = cases.make()
         design = Design(BitMatrix.from_rows(dictionary.rows, dictionary.columns))
         report.say(f"{dictionary.name}, density {design.density:.2f}")
-        for kind in cases.kinds:
+        for loss, penalty in cases.kinds:
             for relative_beta, limit in cases.limits.items():
-                compare(report, Question(dictionary, kind, relative_beta), design, limit)
+                compare(report, Question(dictionary, loss, penalty, relative_beta), design, limit)
 
 
 class Question(NamedTuple):
     """A problem as we take it: packed rows and targets."""
 
     dictionary: Dictionary
-    kind: str
+    loss: str
+    penalty: PenaltyName
     relative_beta: float
 
     def __str__(self) -> str:
-        return f"{self.dictionary.name}, {self.kind}, {self.relative_beta:g}"
-
-    @property
-    def penalty(self) -> PenaltyName:
-        return KINDS[self.kind][1]
+        return f"{self.dictionary.name}, {self.loss} {self.penalty}, {self.relative_beta:g}"
 
     def fit(self) -> Samples:
-        d = self.dictionary
-        y = np.eye(int(d.classes.max()) + 1)[d.classes] if self.kind in GROUP else d.answers[:, None].astype(float)
-        return Samples(LOSSES[KINDS[self.kind][0]], BitMatrix.from_rows(d.rows, d.columns), y)
+        rows, columns, classes, answers = self.dictionary[1:]
+        one_output = (self.loss, self.penalty) in L1
+        targets = answers[:, None].astype(float) if one_output else np.eye(classes.max() + 1)[classes]
+        return Samples(LOSSES[self.loss], BitMatrix.from_rows(rows, columns), targets)
 
     def answer(self, tolerance: float) -> Array:
         return solve(self.fit(), self.penalty, self.relative_beta, tolerance).coefficients
