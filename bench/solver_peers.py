@@ -229,7 +229,7 @@ class Peer(NamedTuple):
     prepare: Callable[[Problem], Run]
     kinds: tuple[str, ...]
     efforts: Sequence[float]
-    takes: Callable[[Design], bool] = lambda _: True
+    takes: Callable[[Problem], bool] = lambda _: True
     package: str = "sklearn"
 
     @property
@@ -243,10 +243,10 @@ SQUARED, EVERY = ("squared l1", "squared group"), ("squared l1", "logistic l1", 
 PEERS = {
     "liblinear": Peer(liblinear, ("logistic l1",), ITERATIONS),
     "saga": Peer(saga, ("logistic l1",), ITERATIONS),
-    "celer": Peer(celer, SQUARED, TOLERANCES, lambda design: design.fits, "celer"),
+    "celer": Peer(celer, SQUARED, TOLERANCES, lambda problem: problem.fit.outputs == 1 or problem.design.fits, "celer"),
     "skglm": Peer(skglm, (*SQUARED, "logistic l1"), ITERATIONS, package="skglm"),
-    "skglm, Gram": Peer(skglm_gram, ("squared l1",), ITERATIONS, lambda design: design.fits, "skglm"),
+    "skglm, Gram": Peer(skglm_gram, ("squared l1",), ITERATIONS, lambda problem: problem.design.fits, "skglm"),
     "cyanure": Peer(cyanure, EVERY, ITERATIONS, package="cyanure"),
     "adelie": Peer(adelie, EVERY, TOLERANCES, package="adelie"),
-    "cvxpy, Clarabel": Peer(cvxpy, EVERY, (1,), lambda design: np.prod(design.shape) <= SMALL, "cvxpy"),
+    "cvxpy, Clarabel": Peer(cvxpy, EVERY, (1,), lambda problem: np.prod(problem.design.shape) <= SMALL, "cvxpy"),
 }
