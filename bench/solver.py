@@ -132,7 +132,8 @@ def compare(report: Report, question: Question, design: Design, limit: float) ->
     for metric, value in mine.items():
         report.add(case, metric, unit(metric), value, curve=ours if metric == GAP else None)
     for name, peer in PEERS.items():
-        if peer.installed and problem.kind in peer.kinds and peer.takes(problem):
+        taking_part = peer.installed and not (peer.compiles and report.quick)
+        if taking_part and problem.kind in peer.kinds and peer.takes(problem):
             report.say(f"{case}: {name}")
             theirs = curve(report, problem, peer.prepare(problem), peer.efforts, limit)
             for metric, value in figures(zero, theirs).items():

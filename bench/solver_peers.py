@@ -23,6 +23,7 @@ from solver_service.penalties import Penalty
 
 DENSE = 0.25  # density from which D as an array is the faster layout
 LARGEST = 1e9  # bytes of D as a float64 array: the benchmark stays below 6 GB
+SMALL_ROWS = 64  # to compile for
 SMALL = 1e6  # entries of D: what an interior point method takes a minute for
 BLOCK = 4096  # rows or columns made sparse at a time
 INTERCEPT = 100.0  # liblinear penalises its intercept, divided by this
@@ -150,11 +151,19 @@ def skglm(problem: Problem) -> Run:
     y = np.asfortranarray(y) if problem.fit.outputs > 1 else y[:, 0]
 
     def on(d: Any, y: Array) -> Run:
-        return lambda iterations: solver(max_iter=int(iterations), tol=NEVER).solve(d, y, datafit(), penalty(problem.beta))[0][:-1]  # fmt: skip  # noqa: E501
+        return lambda iterations: solver(max_iter=int(iterations), tol=NEVER).solve(
+            d, y, datafit(), penalty(problem.beta)
+        )[0][:-1]
 
-    on(problem.design.by_column[:64], y[:64])(1)  # compiles
+    few = slice(SMALL_ROWS)
+    on(_contiguous(problem.design.by_column[few]), _contiguous(y[few]))(1)  # compiles
     run = on(problem.design.by_column, y)
     return lambda iterations: run(iterations).reshape(problem.fit.columns, -1)
+
+
+def _contiguous(d: Any) -> Any:
+    """A slice in the layout of the whole: what is compiled depends on it."""
+    return d if sparse.issparse(d) else np.asfortranarray(d)
 
 
 def skglm_gram(problem: Problem) -> Run:
@@ -165,9 +174,12 @@ def skglm_gram(problem: Problem) -> Run:
     y = (problem.fit.targets - problem.fit.mean(problem.fit.targets))[:, 0]
 
     def on(d: Array, y: Array) -> Run:
-        return lambda iterations: GramCD(max_iter=int(iterations), tol=NEVER, fit_intercept=False).solve(d, y, None, L1(problem.beta))[0]  # fmt: skip  # noqa: E501
+        return lambda iterations: GramCD(max_iter=int(iterations), tol=NEVER, fit_intercept=False).solve(
+            d, y, None, L1(problem.beta)
+        )[0]
 
-    on(problem.design.centred[:64], y[:64])(1)  # compiles
+    few = slice(SMALL_ROWS)
+    on(_contiguous(problem.design.centred[few]), y[few])(1)  # compiles
     run = on(problem.design.centred, y)
     return lambda iterations: run(iterations)[:, None]
 
@@ -231,22 +243,23 @@ class Peer(NamedTuple):
     efforts: Sequence[float]
     takes: Callable[[Problem], bool] = lambda _: True
     package: str = "sklearn"
+    compiles: bool = False  # for many seconds a problem: trials do without
 
     @property
     def installed(self) -> bool:
         return find_spec(self.package) is not None
 
 
-ITERATIONS = [4.0**k for k in range(12)]
+DOUBLED, QUADRUPLED = [2.0**k for k in range(24)], [4.0**k for k in range(12)]
 TOLERANCES = [10.0**-k for k in range(1, 13)]
 SQUARED, EVERY = ("squared l1", "squared group"), ("squared l1", "logistic l1", "squared group", "multinomial group")
 PEERS = {
-    "liblinear": Peer(liblinear, ("logistic l1",), ITERATIONS),
-    "saga": Peer(saga, ("logistic l1",), ITERATIONS),
-    "celer": Peer(celer, SQUARED, TOLERANCES, lambda problem: problem.fit.outputs == 1 or problem.design.fits, "celer"),
-    "skglm": Peer(skglm, (*SQUARED, "logistic l1"), ITERATIONS, package="skglm"),
-    "skglm, Gram": Peer(skglm_gram, ("squared l1",), ITERATIONS, lambda problem: problem.design.fits, "skglm"),
-    "cyanure": Peer(cyanure, EVERY, ITERATIONS, package="cyanure"),
+    "liblinear": Peer(liblinear, ("logistic l1",), QUADRUPLED),
+    "saga": Peer(saga, ("logistic l1",), QUADRUPLED),
+    "celer": Peer(celer, SQUARED, TOLERANCES, lambda p: p.fit.outputs == 1 or p.design.fits, "celer"),
+    "skglm": Peer(skglm, (*SQUARED, "logistic l1"), DOUBLED, package="skglm", compiles=True),
+    "skglm, Gram": Peer(skglm_gram, ("squared l1",), QUADRUPLED, lambda p: p.design.fits, "skglm"),
+    "cyanure": Peer(cyanure, EVERY, QUADRUPLED, package="cyanure"),
     "adelie": Peer(adelie, EVERY, TOLERANCES, package="adelie"),
-    "cvxpy, Clarabel": Peer(cvxpy, EVERY, (1,), lambda problem: np.prod(problem.design.shape) <= SMALL, "cvxpy"),
+    "cvxpy, Clarabel": Peer(cvxpy, SQUARED, (1,), lambda p: np.prod(p.design.shape) <= SMALL, "cvxpy"),
 }
