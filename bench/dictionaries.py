@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from bench.harness import shared_folder
 from snn import engine
+from snn.bits import BitMatrix, Bits
 from snn.model import ModelSpec, parse_model
-from solver_service.bits import BitMatrix, Bits
 from spikeloom.tasks import load_task
 
 BLOCK = 2048  # sequences stepped at a time

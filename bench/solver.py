@@ -40,7 +40,7 @@ from bench import harness
 from bench.dictionaries import Dictionary, digits, mnist, text, xor
 from bench.harness import Report
 from bench.solver_peers import PEERS, Design, Problem, Run
-from solver_service.bits import BitMatrix
+from snn.bits import BitMatrix
 from solver_service.certificate import beta_max, certify
 from solver_service.fit import Samples
 from solver_service.losses import LOSSES, Array

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from solver_service.bits import BitMatrix
+from snn.bits import BitMatrix
 from solver_service.certificate import beta_max
 from solver_service.fit import Samples
 from solver_service.losses import Array

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from solver_service.bits import Indices
+from snn.bits import Indices
 from solver_service.fit import Samples
 from solver_service.linear_algebra import damped_cholesky
 from solver_service.losses import Array, Floats
