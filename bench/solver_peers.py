@@ -261,5 +261,5 @@ PEERS = {
     "skglm, Gram": Peer(skglm_gram, ("squared l1",), QUADRUPLED, lambda p: p.design.fits, "skglm"),
     "cyanure": Peer(cyanure, EVERY, QUADRUPLED, package="cyanure"),
     "adelie": Peer(adelie, EVERY, TOLERANCES, package="adelie"),
-    "cvxpy, Clarabel": Peer(cvxpy, SQUARED, (1,), lambda p: np.prod(p.design.shape) <= SMALL, "cvxpy"),
+    "cvxpy, Clarabel": Peer(cvxpy, SQUARED, (1,), lambda p: p.design.shape[0] * p.design.shape[1] <= SMALL, "cvxpy"),
 }
