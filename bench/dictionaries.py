@@ -26,7 +26,7 @@ from snn.model import ModelSpec, parse_model
 from spikeloom.tasks import load_task
 
 BLOCK = 2048  # sequences stepped at a time
-SPARE = 1.1  # witnesses for a column: some repeat another, some never fire
+SPARE, MORE_SPARE = 1.1, 2.4  # witnesses for a column: some repeat another, some never fire
 XOR_ROWS = 4096
 TEXT_ROWS, TEXT_STEPS = 30_000, 16
 TEXT = ("argparse", "ast", "datetime", "doctest", "inspect", "pydoc", "tarfile", "turtle", "typing")
@@ -84,7 +84,7 @@ def motions(columns: int) -> Dictionary:
     inputs = windows.transpose(0, 2, 3, 1).reshape(-1, MOTION_STEPS, codes.shape[1])
     name = np.repeat(np.concatenate([names, other_names]), windows.shape[2])
     law = {"name": "gaussian", "scale": 5.0}
-    spec = _model(MOTION_STEPS, codes.shape[1], MOTION_BITS, law, _spare(columns))
+    spec = _model(MOTION_STEPS, codes.shape[1], MOTION_BITS, law, _spare(columns, MORE_SPARE))
     classes = np.unique(name, return_inverse=True)[1]
     return _dictionary("motions", spec, inputs, classes, np.isin(name, LIVELY), columns)
 
@@ -98,7 +98,7 @@ def text(columns: int) -> Dictionary:
     for kind, members in enumerate(KINDS_OF_BYTES):
         kinds[list(members)] = kind
     classes = kinds[written[begin + TEXT_STEPS]]
-    spec = _model(TEXT_STEPS, 8, 0, {"name": "gaussian", "scale": 2.0}, _spare(columns))
+    spec = _model(TEXT_STEPS, 8, 0, {"name": "gaussian", "scale": 2.0}, _spare(columns, MORE_SPARE))
     codes = np.unpackbits(seen[:, :, None], axis=2)
     return _dictionary("text", spec, codes, classes, np.isin(classes, LETTERS), columns)
 
@@ -110,8 +110,8 @@ def _source(module: str) -> bytes:
     return Path(found.origin).read_bytes()
 
 
-def _spare(columns: int) -> int:
-    return -(-int(SPARE * columns) // 8) * 8
+def _spare(columns: int, share: float = SPARE) -> int:
+    return -(-int(share * columns) // 8) * 8
 
 
 def _model(timesteps: int, features: int, bits: int, law: dict[str, Any], count: int) -> ModelSpec:
