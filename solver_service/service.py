@@ -2,8 +2,8 @@
 
 The stream's thread reads `models`, `spike-columns` and, where the settings name models whose sums a Flink job makes,
 `gram`; it stores rows and sums and starts the other two kinds of work: snapshots, and solves in threads of their own. A
-solve keeps one core busy; of the models that are due, those go first whose last solve began longest ago. Offsets live in
-the snapshot and not in a consumer group, so rows and position are saved together or not at all; what is read twice
+solve keeps one core busy; of the models that are due, those go first whose last solve began longest ago. Offsets live
+in the snapshot and not in a consumer group, so rows and position are saved together or not at all; what is read twice
 after a crash is dropped as duplicates.
 """
 
