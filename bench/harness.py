@@ -5,10 +5,12 @@ rows. `python -m bench.NAME [--quick] [--results FOLDER]` is what `spikeloom ben
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import sys
@@ -195,6 +197,18 @@ def shared_folder(name: str) -> Path:
             "four IDX files, gzipped or not) and set SPIKELOOM_SHARED to the folder above data/"
         )
     return folder
+
+
+def highest() -> int:
+    """Most bytes that this process has taken."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def trim() -> None:
+    """Give free memory back to the system."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cells(row: Row) -> tuple[str, str, str, str, str, str]:

@@ -5,10 +5,11 @@ min over (W, b):  (1/N) sum_i loss(D_i W + b, y_i) + beta penalty(W),   D binary
 Problems: `bench/dictionaries.py` with squared and logistic loss and L1 (one output: a question of two answers), squared
 and multinomial loss and the group penalty (ten classes); beta a share of the smallest beta at which W = 0.
 
-Measured: seconds of one run from zero, in a process of its own, and the relative gap of the W that it returns,
-(primal - dual) / max(1, primal). Gaps are ours to compute, after the run and whoever ran: `certificate.certify` of W
-with the best intercept for it, which can only help. A run of another length is another run. Runs shorter than SHORT are
-medians of three. A solver goes up its efforts until it is at 1e-6 or a run would pass the case's limit of seconds.
+Measured: seconds of one run from zero, in a process of its own; the memory that it takes beyond the data; and the
+relative gap of the W that it returns, (primal - dual) / max(1, primal). Gaps are ours to compute, after the run and
+whoever ran: `certificate.certify` of W with the best intercept for it, which can only help. A run of another length is
+another run. Runs shorter than SHORT are medians of three. A solver goes up its efforts until it is at 1e-6 or a run
+would pass the case's limit of seconds.
 
 Ours: `solver_service.solvers.solve` on packed rows, everything included, at tolerances of 1e-2 to 1e-6.
 
@@ -25,7 +26,6 @@ A peer that is not installed is named and left out.
 
 import logging
 import multiprocessing
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -48,7 +48,8 @@ from solver_service.penalties import PENALTIES, PenaltyName
 from solver_service.solvers import solve
 
 SOLVED = 1e-6
-GAP = "smallest gap"
+GAP, MEMORY = "smallest gap", "memory"
+UNITS = {GAP: "relative", MEMORY: "MB"}  # else seconds
 GOALS = {"to 1e-3": 1e-3, "to 1e-6": SOLVED}
 TOLERANCES = (1e-2, 1e-3, SOLVED)
 OURS_LIMIT = 200.0  # seconds
@@ -59,7 +60,21 @@ ROUND_OFF = 1e-16
 Kinds = tuple[tuple[str, PenaltyName], ...]  # losses with penalties
 L1: Kinds = (("squared", "l1"), ("logistic", "l1"))
 GROUP: Kinds = (("squared", "group"), ("multinomial", "group"))
-Curve = list[tuple[float, float]]  # seconds, certified relative gap
+
+
+class Answer(NamedTuple):
+    """W [P, C], the seconds it took, and the bytes by which it raised the peak of the process."""
+
+    w: Array
+    seconds: float
+    memory: float
+
+
+class Curve(NamedTuple):
+    """(seconds, certified relative gap) of each run; the most bytes that one took."""
+
+    points: list[tuple[float, float]]
+    memory: float
 
 
 class Cases(NamedTuple):
@@ -71,13 +86,13 @@ class Cases(NamedTuple):
 
 
 CASES = [
-    Cases(partial(xor, 10), L1, {0.01: 4}),
-    Cases(partial(xor, 13), L1, {0.1: 4, 0.01: 45, 0.001: 4}),
-    Cases(partial(mnist, 2000), L1 + GROUP, {0.1: 4, 0.01: 4, 0.001: 4}),
-    Cases(partial(mnist, 5000), L1 + GROUP, {0.01: 4}),
-    Cases(partial(mnist, 10_000), L1 + GROUP, {0.01: 4}),
-    Cases(partial(motions, 2000), L1 + GROUP, {0.01: 4}),
-    Cases(partial(text, 2000), L1 + GROUP, {0.01: 4}),
+    Cases(partial(xor, 10), L1, {0.01: 3}),
+    Cases(partial(xor, 13), L1, {0.1: 3, 0.01: 100, 0.001: 3}),
+    Cases(partial(mnist, 2000), L1 + GROUP, {0.1: 3, 0.01: 3, 0.001: 3}),
+    Cases(partial(mnist, 5000), L1 + GROUP, {0.01: 3}),
+    Cases(partial(mnist, 10_000), L1 + GROUP, {0.01: 3}),
+    Cases(partial(motions, 2000), L1 + GROUP, {0.01: 3}),
+    Cases(partial(text, 2000), L1 + GROUP, {0.01: 3}),
 ]
 QUICK = [Cases(partial(digits, 24), L1, {0.1: 4})]
 
@@ -130,7 +145,7 @@ def compare(report: Report, question: Question, design: Design, limit: float) ->
     ours = curve(report, problem, question.answer, TOLERANCES, OURS_LIMIT)
     mine = figures(zero, ours)
     for metric, value in mine.items():
-        report.add(case, metric, unit(metric), value, curve=ours if metric == GAP else None)
+        report.add(case, metric, UNITS.get(metric, "s"), value, curve=ours.points if metric == GAP else None)
     for name, peer in PEERS.items():
         taking_part = peer.installed and not (peer.compiles and report.quick)
         if taking_part and problem.kind in peer.kinds and peer.takes(problem):
@@ -139,38 +154,37 @@ def compare(report: Report, question: Question, design: Design, limit: float) ->
             for metric, value in figures(zero, theirs).items():
                 if metric in mine:
                     report.add(
-                        case, metric, unit(metric), mine[metric], peer=name, peer_value=value,
-                        curve=theirs if metric == GAP else None,
+                        case, metric, UNITS.get(metric, "s"), mine[metric], peer=name, peer_value=value,
+                        curve=theirs.points if metric == GAP else None,
                     )  # fmt: skip
 
 
-def unit(metric: str) -> str:
-    return "relative" if metric == GAP else "s"
-
-
-def figures(zero: float, points: Curve) -> dict[str, float]:
-    """Seconds to each goal that was reached, and the smallest gap, at first that of W = 0."""
-    reached = {goal: [seconds for seconds, left in points if left <= most] for goal, most in GOALS.items()}
+def figures(zero: float, taken: Curve) -> dict[str, float]:
+    """Seconds to each goal that was reached, the smallest gap, at first that of W = 0, and megabytes."""
+    reached = {goal: [seconds for seconds, left in taken.points if left <= most] for goal, most in GOALS.items()}
     first = {goal: min(seconds) for goal, seconds in reached.items() if seconds}
-    return {**first, GAP: min([zero, *(left for _, left in points)])}
+    memory = {MEMORY: taken.memory / 1e6} if taken.points else {}
+    return {**first, GAP: min([zero, *(left for _, left in taken.points)]), **memory}
 
 
 def curve(report: Report, problem: Problem, run: Run, efforts: Iterable[float], limit: float) -> Curve:
     """At rising efforts, as far as `limit` lets it."""
-    points: Curve = []
+    points: list[tuple[float, float]] = []
+    memory = 1.0
     for effort in efforts:
         try:
-            seconds, w = timed(partial(run, effort), limit, 1 if report.quick else RUNS)
+            answer = timed(partial(run, effort), limit, 1 if report.quick else RUNS)
         except Stopped as stopped:
             report.say(f"at effort {effort:g}: {stopped}")
             break
-        if np.isfinite(w).all():
-            points.append((seconds, gap(problem, w)))
+        memory = max(memory, answer.memory)
+        if np.isfinite(answer.w).all():
+            points.append((answer.seconds, gap(problem, answer.w)))
             if points[-1][1] <= SOLVED:
                 break
-        if 2 * seconds > limit:  # the next would pass it
+        if 2 * answer.seconds > limit:  # the next would pass it
             break
-    return points
+    return Curve(points, memory)
 
 
 def gap(problem: Problem, w: Array) -> float:
@@ -183,18 +197,17 @@ class Stopped(Exception):
     """A run without an answer."""
 
 
-def timed(run: Callable[[], Array], limit: float, runs: int) -> tuple[float, Array]:
-    """Seconds and W of a run in a fork of this process; the median of `runs` where they are short."""
-    taken: list[float] = []
-    w = np.empty(0)
-    while not taken or (taken[0] < SHORT and len(taken) < runs):
-        seconds, w = _in_fork(run, limit)
-        taken.append(seconds)
-    return statistics.median(taken), w
+def timed(run: Callable[[], Array], limit: float, runs: int) -> Answer:
+    """A run in a fork of this process; the one of median seconds where they are short."""
+    answers: list[Answer] = []
+    while not answers or (answers[0].seconds < SHORT and len(answers) < runs):
+        answers.append(_in_fork(run, limit))
+    return sorted(answers, key=lambda answer: answer.seconds)[len(answers) // 2]
 
 
-def _in_fork(run: Callable[[], Array], limit: float) -> tuple[float, Array]:
+def _in_fork(run: Callable[[], Array], limit: float) -> Answer:
     """Raises Stopped after `limit` seconds, or with what the run raised."""
+    harness.trim()  # what lies free here would hide what the run takes there
     context = multiprocessing.get_context("fork")
     answer, other = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(run, other), daemon=True)
@@ -212,20 +225,20 @@ def _in_fork(run: Callable[[], Array], limit: float) -> tuple[float, Array]:
         answer.close()
     if isinstance(result, str):
         raise Stopped(result)
-    return result
+    return Answer(*result)
 
 
 def _answer(run: Callable[[], Array], to: Connection) -> None:
     warnings.simplefilter("ignore")  # of convergence: that is what the gap is for
     logging.disable()
     with threadpool_limits(1):
-        begun = time.perf_counter()
+        before, begun = harness.highest(), time.perf_counter()
         try:
             w = run()
         except Exception as error:  # a library's own
             to.send(f"{type(error).__name__}: {error}")
         else:
-            to.send((time.perf_counter() - begun, w))
+            to.send((w, time.perf_counter() - begun, harness.highest() - before))
 
 
 if __name__ == "__main__":
