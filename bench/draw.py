@@ -13,13 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from pydantic import TypeAdapter
 
-from bench.harness import RESULTS, BenchError, Row, number
+from bench.harness import RESULTS, BenchError, Row, factor, number
 from spikeloom import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
 OURS, PEER = "#d1495b", "#8d99ae"
+PEERS = ("C0", "C1", "C2", "C4", "C5", "C7", "C8", "C9", "C6")  # without the red of ours
+DOTS = {"marker": "o", "markersize": 3}
 
 
 def main() -> None:
@@ -78,7 +81,8 @@ def _beside_peers(rows: list[Row]) -> str:
         same = {row.peer: row for row in rows if (row.case, row.metric) == (case, metric)}
         first = next(iter(same.values()))
         cells = [
-            f"{number(row.peer_value or 0)} ({row.ratio:.2f})" if (row := same.get(peer)) else "" for peer in peers
+            f"{number(row.peer_value or 0)} ({factor(row.ratio or 0)})" if (row := same.get(peer)) else ""
+            for peer in peers
         ]
         lines.append([case, f"{metric}, {first.unit}", f"**{number(first.ours)}**", *cells])
     return _markdown(lines) + "\n\nIn brackets: the ratio; above 1 ours is better."
@@ -165,10 +169,47 @@ def _live_sequences(rows: list[Row]) -> plt.Figure:
     return figure
 
 
+def _solver(rows: list[Row]) -> plt.Figure:
+    """Certified relative gap over seconds, ours and every peer's: a row for each dictionary and beta / beta max."""
+    curves: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row.curve:
+            name, kind, relative_beta = row.case.rsplit(", ", 2)
+            curves.setdefault((f"{name}\n{relative_beta}", kind), {})[row.peer or "ours"] = row.curve
+    lines, kinds = (list(dict.fromkeys(keys)) for keys in zip(*curves, strict=True))
+    peers = sorted({solver for drawn in curves.values() for solver in drawn} - {"ours"})
+    colours = {"ours": OURS, **dict(zip(peers, PEERS, strict=False))}
+    figure, grid = plt.subplots(
+        len(lines), len(kinds), sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(2.7 * len(kinds) + 0.6, 1.7 * len(lines) + 1),
+    )  # fmt: skip
+    for (line, kind), drawn in curves.items():
+        axes = grid[lines.index(line), kinds.index(kind)]
+        for solver, points in drawn.items():
+            axes.plot(
+                *zip(*sorted(points), strict=True), color=colours[solver], lw=2 if solver == "ours" else 1, **DOTS
+            )
+    for at, axes in np.ndenumerate(grid):
+        axes.set(xscale="log", yscale="log")
+        axes.spines[["top", "right"]].set_visible(False)
+        if (lines[at[0]], kinds[at[1]]) not in curves:
+            axes.set_visible(False)
+    for axes, kind in zip(grid[0], kinds, strict=True):
+        axes.set_title(kind, fontsize="medium", visible=True)
+    for axes, line in zip(grid[:, 0], lines, strict=True):
+        axes.set_ylabel(line, fontsize="small")
+    for axes in grid[-1]:
+        axes.set_xlabel("seconds")
+    handles = [plt.Line2D([], [], color=colour, label=solver, **DOTS) for solver, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize="small")
+    return figure
+
+
 PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "roll_out": _roll_out,
     "latency": _latency,
     "live_sequences": _live_sequences,
+    "solver": _solver,
 }
 
 if __name__ == "__main__":

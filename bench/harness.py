@@ -5,10 +5,12 @@ rows. `python -m bench.NAME [--quick] [--results FOLDER]` is what `spikeloom ben
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import sys
@@ -51,6 +53,9 @@ class Row(BaseModel):
     command: str
     cores: int
     device: str
+    curve: list[tuple[float, float]] | None = (
+        None  # the peer's where there is one; what the points are, a docstring says
+    )
 
 
 class Report:
@@ -75,6 +80,7 @@ class Report:
         peer: str | None = None,
         peer_value: float | None = None,
         better: Better = "less",
+        curve: list[tuple[float, float]] | None = None,
     ) -> None:
         ratio = None
         if peer_value is not None:
@@ -82,7 +88,7 @@ class Report:
         command = f"spikeloom bench {self._name}" + (" --quick" if self.quick else "")
         row = Row(
             case=case, metric=metric, unit=unit, ours=ours, peer=peer, peer_value=peer_value, ratio=ratio, runs=runs,
-            command=command, cores=self.cores, device=device(),
+            command=command, cores=self.cores, device=device(), curve=curve,
         )  # fmt: skip
         self.rows.append(row)
         self.say("  ".join(filter(None, _cells(row))))
@@ -105,7 +111,8 @@ class Report:
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._name}.json"
-        path.write_text(json.dumps([row.model_dump() for row in self.rows], indent=1) + "\n")
+        held = [row.model_dump(exclude={"curve"} if row.curve is None else None) for row in self.rows]
+        path.write_text(json.dumps(held, indent=1) + "\n")
         return path
 
 
@@ -192,15 +199,32 @@ def shared_folder(name: str) -> Path:
     return folder
 
 
+def highest() -> int:
+    """Most bytes that this process has taken."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def trim() -> None:
+    """Give free memory back to the system."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _cells(row: Row) -> tuple[str, str, str, str, str, str]:
     return (
         row.case,
         row.metric,
         f"{number(row.ours)} {row.unit}",
         "" if row.peer_value is None else f"{number(row.peer_value)} {row.unit}",
-        "" if row.ratio is None else f"{row.ratio:.2f}",
+        "" if row.ratio is None else factor(row.ratio),
         row.peer or "",
     )
+
+
+def factor(value: float) -> str:
+    """Two decimals, where they count."""
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def number(value: float) -> str:

@@ -30,7 +30,6 @@ import functools
 import math
 import os
 import platform
-import resource
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -272,13 +271,12 @@ def memory(report: Report, shape: Shape, setting: Setting, peers: dict[str, Call
 
 def peak(call: Callable[[], object]) -> int:
     """Bytes by which a call raises the peak of a process that has warmed up already: a fork of this one."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # what lies free here would hide what the call takes there
+    harness.trim()  # what lies free here would hide what the call takes there
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
-        before = _highest()
+        before = harness.highest()
         call()
-        os.write(writer, str(_highest() - before).encode())
+        os.write(writer, str(harness.highest() - before).encode())
         os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
@@ -293,11 +291,6 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
         mallopt(M_TRIM_THRESHOLD, 2**30)
-
-
-def _highest() -> int:
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

@@ -84,22 +84,22 @@ class BitMatrix:
 
     def select(self, columns: Indices) -> "BitMatrix":
         """These columns [k], in any order, also more than once."""
-        _check_indices("columns", columns, self.columns)
+        check_indices("columns", columns, self.columns)
         return BitMatrix(self.rows, len(columns), by_column=np.ascontiguousarray(self.by_column[:, columns]))
 
     def take(self, rows: Indices) -> "BitMatrix":
         """These rows [n], in any order, also more than once."""
-        _check_indices("rows", rows, self.rows)
+        check_indices("rows", rows, self.rows)
         return BitMatrix(len(rows), self.columns, by_row=np.ascontiguousarray(self.by_row[:, rows]))
 
     def times(self, w: Floats) -> Floats:
         """D W [N, C] for W [P, C], in W's precision, float32 or float64."""
-        _check_shape("W", w, self.columns)
+        check_shape("W", w, self.columns)
         return _product(self.by_row, w)
 
     def transpose_times(self, r: Floats) -> Floats:
         """D' R [P, C] for R [N, C], in R's precision; exact for integers whose magnitudes add up to less than 2^53."""
-        _check_shape("R", r, self.rows)
+        check_shape("R", r, self.rows)
         return _product(self.by_column, r)
 
     def gram(self) -> npt.NDArray[np.int32]:
@@ -110,18 +110,13 @@ class BitMatrix:
 
     def accumulate_gram(self, gram: npt.NDArray[np.signedinteger], sign: int) -> None:
         """`gram` [P, P], int32 or int64, += sign * D' D, in place."""
-        fits = gram.shape == (self.columns, self.columns) and gram.dtype in (np.int32, np.int64)
-        if not fits or not gram.flags.c_contiguous:
-            size = [self.columns, self.columns]
-            raise ValueError(f"gram: expected int32 or int64 {size} in C order, got {gram.dtype} {list(gram.shape)}")
+        check_gram(gram, self.columns)
         add_gram(gram, self.by_column, sign)
         mirror(gram)
 
     def weighted_gram(self, weights: Floats) -> Floats:
         """D' diag(weights) D [P, P] for weights [N] of any sign, in their precision."""
-        if weights.shape != (self.rows,):
-            raise ValueError(f"weights: expected one for each row, [{self.rows}], got {list(weights.shape)}")
-        weights = _floats(weights)
+        weights = checked_weights(weights, self.rows)
         gram = np.zeros((self.columns, self.columns), weights.dtype)
         add_weighted_gram(gram, self.by_column, weights)
         mirror(gram)
@@ -130,7 +125,7 @@ class BitMatrix:
 
 def _product(words: Words, values: Floats) -> Floats:
     """X V for X [M, K] as words and V [K, C]."""
-    values = _floats(values)
+    values = floats(values)
     out = np.zeros((words.shape[1], values.shape[1]), values.dtype)
     if values.shape[1] == 1:
         add_vector_product(out[:, 0], words, values[:, 0])
@@ -139,16 +134,29 @@ def _product(words: Words, values: Floats) -> Floats:
     return out
 
 
-def _floats(values: npt.NDArray[Any]) -> Floats:
+def floats(values: npt.NDArray[Any]) -> Floats:
     return np.ascontiguousarray(values, np.float32 if values.dtype == np.float32 else np.float64)
 
 
-def _check_shape(name: str, values: Floats, length: int) -> None:
+def check_shape(name: str, values: Floats, length: int) -> None:
     if values.ndim != 2 or len(values) != length:
         raise ValueError(f"{name}: expected [{length}, C], got {list(values.shape)}")
 
 
-def _check_indices(name: str, indices: Indices, count: int) -> None:
+def check_gram(gram: npt.NDArray[np.signedinteger], columns: int) -> None:
+    fits = gram.shape == (columns, columns) and gram.dtype in (np.int32, np.int64)
+    if not fits or not gram.flags.c_contiguous:
+        size = [columns, columns]
+        raise ValueError(f"gram: expected int32 or int64 {size} in C order, got {gram.dtype} {list(gram.shape)}")
+
+
+def checked_weights(weights: Floats, rows: int) -> Floats:
+    if weights.shape != (rows,):
+        raise ValueError(f"weights: expected one for each row, [{rows}], got {list(weights.shape)}")
+    return floats(weights)
+
+
+def check_indices(name: str, indices: Indices, count: int) -> None:
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(f"{name}: expected a vector of whole numbers, got {indices.dtype} {list(indices.shape)}")
     if len(indices) and not 0 <= indices.min() <= indices.max() < count:

@@ -1,9 +1,10 @@
-"""The process around the trainers: Kafka in, Kafka out, snapshots, one thread that solves.
+"""The process around the trainers: Kafka in, Kafka out, snapshots, threads that solve.
 
 The stream's thread reads `models`, `spike-columns` and, where the settings name models whose sums a Flink job makes,
-`gram`; it stores rows and sums and starts the other two kinds of work: solves (one at a time, in a thread of their own)
-and snapshots. Offsets live in the snapshot and not in a consumer group, so rows and position are saved together or not
-at all; what is read twice after a crash is dropped as duplicates.
+`gram`; it stores rows and sums and starts the other two kinds of work: snapshots, and solves in threads of their own. A
+solve keeps one core busy; of the models that are due, those go first whose last solve began longest ago. Offsets live
+in the snapshot and not in a consumer group, so rows and position are saved together or not at all; what is read twice
+after a crash is dropped as duplicates.
 """
 
 import logging
@@ -18,6 +19,7 @@ from prometheus_client import start_http_server
 
 from snn.model import ModelSpec, parse_model
 from solver_service import metrics, snapshot
+from solver_service.linear_algebra import one_thread
 from solver_service.settings import SolverSettings
 from solver_service.sums_trainer import SumsTrainer
 from solver_service.trainer import Trainer
@@ -47,7 +49,7 @@ class SolverService:
         self.versions: dict[str, int] = {}  # newest published version of each model
         self._stopping = threading.Event()
         self._connection = connection
-        self._solver: threading.Thread | None = None
+        self._solving: dict[str, threading.Thread] = {}
         self._failure: BaseException | None = None
         self._solved_at: dict[str, float] = {}
         self._searched: set[str] = set()  # models whose newest version was looked up on `readouts`
@@ -66,7 +68,8 @@ class SolverService:
         topics = (COLUMNS, GRAM) if self.settings.gram_models else (COLUMNS,)
         models, stream = self._consumer(MODELS), self._consumer(*topics)
         try:
-            self._serve(models, stream)
+            with one_thread():
+                self._serve(models, stream)
             self._snapshot()
         finally:
             models.close()
@@ -151,21 +154,23 @@ class SolverService:
         self._producer.send(DEAD_LETTERS, encode_dead_letter(JOB, topic, error, record), key=topic.encode())
 
     def _solve_due(self) -> None:
-        """Start the solve that has been due longest, if the solving thread is idle."""
-        if self._solver is not None and self._solver.is_alive():
-            return
+        """Start the solves that have been due longest, as far as threads are free."""
+        self._solving = {name: thread for name, thread in self._solving.items() if thread.is_alive()}
         now = time.monotonic()
         due = [
             name
             for name, trainer in self.trainers.items()
-            if trainer.fresh >= self.settings.every_rows
-            or (trainer.fresh and now - self._solved_at.get(name, 0.0) >= self.settings.every_seconds)
+            if name not in self._solving
+            and (
+                trainer.fresh >= self.settings.every_rows
+                or (trainer.fresh and now - self._solved_at.get(name, 0.0) >= self.settings.every_seconds)
+            )
         ]
-        if due:
-            name = min(due, key=lambda name: self._solved_at.get(name, 0.0))
+        due.sort(key=lambda name: self._solved_at.get(name, 0.0))
+        for name in due[: self.settings.threads - len(self._solving)]:
             self._solved_at[name] = now
-            self._solver = threading.Thread(target=self._solve, args=(name,), name=f"solve-{name}", daemon=True)
-            self._solver.start()
+            self._solving[name] = threading.Thread(target=self._solve, args=(name,), name=f"solve-{name}", daemon=True)
+            self._solving[name].start()
 
     def _solve(self, name: str) -> None:
         try:

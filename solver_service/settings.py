@@ -16,6 +16,7 @@ class SolverSettings(BaseSettings):
     every_seconds: float = Field(default=10.0, gt=0)  # a readout this often while rows arrive ...
     every_rows: int = Field(default=10_000, ge=1)  # ... or after so many new ones, whichever is first
     solve_seconds: float = Field(default=600.0, gt=0)  # a solve that takes longer is published with its gap
+    threads: int = Field(default=1, ge=1)  # models that are solved at the same time, each by a core
     snapshot_seconds: float = Field(default=30.0, gt=0)  # bounds what a restart reads again
     rows_mib: int = Field(default=BUDGET // 2**20, ge=1)  # rows a model may keep; a solve makes copies of its own
     gram_models: frozenset[str] = frozenset()  # those whose sums flink_jobs/gram.py makes, as a JSON list

@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from spikeloom.local import Stack
 
 # A shell that puts pytest in the background makes it ignore Ctrl-C, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+torch.set_num_threads(1)  # several spin while they wait for each other on cores that a stack uses
 
 
 @pytest.fixture(scope="session")

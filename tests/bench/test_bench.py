@@ -11,6 +11,7 @@ import torch
 
 from bench import cluster, draw, harness, latency, roll_out, scale
 from bench.harness import BenchError, Report, Row
+from bench.solver_peers import PEERS
 from wire.codec import decode_slice
 
 
@@ -49,6 +50,25 @@ def test_packed_products_compares_every_product(tmp_path: Path, project_root: Pa
     assert (peers["gram"], peers["weighted_gram"]) == ({"syrk", "GEMM"}, {"syrk"})
 
 
+def test_solver_certifies_the_peers_that_are_installed(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "solver", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = draw.read(tmp_path / "solver.json")
+    curves = {(row.case, row.peer): row.curve for row in rows if row.metric == "smallest gap"}
+    assert {peer for _, peer in curves} == {
+        None,
+        *(name for name, peer in PEERS.items() if peer.installed and not peer.compiles),
+    }
+    for (case, peer), curve in curves.items():
+        assert curve is not None
+        assert curve, f"{case}: {peer} gave no answer"
+        assert all(seconds > 0 and gap > 0 for seconds, gap in curve)
+        assert min(gap for _, gap in curve) <= (1e-6 if peer is None else 1e-2), f"{case}: {peer}"
+    figure = draw.PICTURES["solver"](rows)
+    assert sum(len(axes.lines) for axes in figure.axes) == len(curves)
+
+
 def test_solver_stream_solves_the_stream_and_all_of_its_rows(tmp_path: Path, project_root: Path) -> None:
     command = [sys.executable, "-m", "spikeloom", "bench", "solver_stream", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
@@ -83,6 +103,7 @@ def test_a_name_that_is_no_benchmark_is_refused_with_the_names_that_are(project_
         "pipeline",
         "roll_out",
         "scale",
+        "solver",
         "solver_stream",
     ):
         assert name in done.stderr

@@ -1,14 +1,31 @@
-"""Packed products against integers and dense float64, over shapes that no word, table or block divides."""
+"""Packed products against integers and dense float64, over shapes that no word, table or block divides: compiled, in
+torch, and on a GPU where there is one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snn import bits_gpu
 from snn.bits import BitMatrix
+from snn.bits_gpu import GpuBitMatrix
 
+Pack = Callable[[np.ndarray], BitMatrix]
+PACKS = pytest.mark.parametrize(
+    "pack",
+    [
+        pytest.param(BitMatrix.from_dense, id="compiled"),
+        pytest.param(lambda d: GpuBitMatrix.copy_of(BitMatrix.from_dense(d), "cpu"), id="torch"),
+        pytest.param(
+            lambda d: GpuBitMatrix.copy_of(BitMatrix.from_dense(d), "cuda"),
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+            id="cuda",
+        ),
+    ],
+)
 EDGES = [0, 1, 7, 8, 9, 31, 32, 33, 64, 65, 100, 129, 150]
 SHAPES = (
     st.integers(0, 10**6),
@@ -19,47 +36,58 @@ SHAPES = (
 ROUND_OFF = {np.float32: 1e-6, np.float64: 1e-14}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def several_tiles() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bits_gpu, "TILE", 2**12)
+        yield
+
+
 def _draw(seed: int, n: int, p: int, density: float) -> np.ndarray:
     return np.random.default_rng(seed).random((n, p)) < density
 
 
+@PACKS
 @given(*SHAPES)
 @settings(deadline=None, max_examples=80)
-def test_gram_equals_integers(seed: int, n: int, p: int, density: float) -> None:
+def test_gram_equals_integers(pack: Pack, seed: int, n: int, p: int, density: float) -> None:
     d = _draw(seed, n, p, density)
     whole = d.astype(np.int64)
-    assert np.array_equal(BitMatrix.from_dense(d).gram(), whole.T @ whole)
+    assert np.array_equal(pack(d).gram(), whole.T @ whole)
 
 
+@PACKS
 @given(st.integers(0, 10**6), st.lists(st.tuples(st.integers(0, 70), st.booleans()), max_size=6))
 @settings(deadline=None, max_examples=40)
-def test_gram_adds_and_subtracts_row_blocks(seed: int, blocks: list[tuple[int, bool]]) -> None:
+def test_gram_adds_and_subtracts_row_blocks(pack: Pack, seed: int, blocks: list[tuple[int, bool]]) -> None:
     gram, expected = np.zeros((40, 40), np.int32), np.zeros((40, 40), np.int64)
     for at, (n, add) in enumerate(blocks):
         d = _draw(seed + at, n, 40, 0.4).astype(np.int64)
         sign = 1 if add else -1
-        BitMatrix.from_dense(d).accumulate_gram(gram, sign)
+        pack(d).accumulate_gram(gram, sign)
         expected += sign * d.T @ d
         assert np.array_equal(gram, expected)
 
 
+@PACKS
 @pytest.mark.parametrize(("n", "p"), [(9001, 3), (500, 1200)])  # past two blocks of rows, past a block of columns
-def test_gram_beyond_its_blocks(n: int, p: int) -> None:
+def test_gram_beyond_its_blocks(pack: Pack, n: int, p: int) -> None:
     d = _draw(0, n, p, 0.7)
     d[:, 0] = True
     exact = d.astype(np.float64)
-    gram = BitMatrix.from_dense(d).gram()
+    gram = pack(d).gram()
     assert np.array_equal(gram, exact.T @ exact)
     assert gram[0, 0] == n
 
 
+@PACKS
 @given(*SHAPES, st.sampled_from([1, 2, 4, 5, 9, 10, 16, 17, 33]), st.sampled_from([np.float32, np.float64]))
 @settings(deadline=None, max_examples=150)
 def test_products_are_dense_ones_to_round_off(
-    seed: int, n: int, p: int, density: float, outputs: int, precision: type
+    pack: Pack, seed: int, n: int, p: int, density: float, outputs: int, precision: type
 ) -> None:
     d = _draw(seed, n, p, density).astype(np.float64)
-    packed, rng = BitMatrix.from_dense(d), np.random.default_rng(seed)
+    packed, rng = pack(d), np.random.default_rng(seed)
     w, r = (rng.standard_normal((length, outputs)).astype(precision) for length in (p, n))
     sparse = w * (rng.random((p, 1)) < 0.2)
     for product, exact, magnitude in (
@@ -74,52 +102,56 @@ def test_products_are_dense_ones_to_round_off(
     assert np.array_equal(packed.transpose_times(whole), d.T @ whole)
 
 
+@PACKS
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_products_of_more_rows_than_a_block(outputs: int, precision: type) -> None:
+def test_products_of_more_rows_than_a_block(pack: Pack, outputs: int, precision: type) -> None:
     d = _draw(1, 9000, 40, 0.3).astype(np.float64)
-    packed, rng = BitMatrix.from_dense(d), np.random.default_rng(1)
+    packed, rng = pack(d), np.random.default_rng(1)
     w, r = (rng.standard_normal((length, outputs)).astype(precision) for length in (40, 9000))
     tolerance = ROUND_OFF[precision]
     assert (np.abs(packed.times(w) - d @ w) <= tolerance * (d @ np.abs(w))).all()
     assert (np.abs(packed.transpose_times(r) - d.T @ r) <= tolerance * (d.T @ np.abs(r))).all()
 
 
+@PACKS
 @given(*SHAPES, st.sampled_from([np.float32, np.float64]))
 @settings(deadline=None, max_examples=80)
 def test_weighted_gram_is_the_dense_one_to_round_off(
-    seed: int, n: int, p: int, density: float, precision: type
+    pack: Pack, seed: int, n: int, p: int, density: float, precision: type
 ) -> None:
     d = _draw(seed, n, p, density).astype(np.float64)
     weights = np.random.default_rng(seed).standard_normal(n).astype(precision)
-    gram = BitMatrix.from_dense(d).weighted_gram(weights)
+    gram = pack(d).weighted_gram(weights)
     assert gram.dtype == precision
     exact, magnitude = (d.T @ (factor[:, None] * d) for factor in (weights.astype(np.float64), np.abs(weights)))
     assert (np.abs(gram - exact) <= ROUND_OFF[precision] * magnitude).all()
     assert np.array_equal(gram, gram.T)
 
 
-def test_weighted_gram_beyond_its_blocks() -> None:
+@PACKS
+def test_weighted_gram_beyond_its_blocks(pack: Pack) -> None:
     d = _draw(2, 5000, 1100, 0.4).astype(np.float64)
     weights = np.random.default_rng(2).random(5000)
     exact = d.T @ (weights[:, None] * d)
-    packed = BitMatrix.from_dense(d)
+    packed = pack(d)
     for precision, tolerance in ROUND_OFF.items():
         np.testing.assert_allclose(packed.weighted_gram(weights.astype(precision)), exact, rtol=tolerance)
 
 
+@PACKS
 @given(*SHAPES)
 @settings(deadline=None, max_examples=60)
-def test_packing_and_selections_keep_every_bit(seed: int, n: int, p: int, density: float) -> None:
+def test_packing_and_selections_keep_every_bit(pack: Pack, seed: int, n: int, p: int, density: float) -> None:
     d = _draw(seed, n, p, density)
     rng = np.random.default_rng(seed)
     columns, rows = (rng.integers(0, size, 2 * size if size else 0) for size in (p, n))  # in any order, also twice
-    packed = BitMatrix.from_dense(d)
+    packed = pack(d)
     chosen = packed.select(columns).take(rows)
     assert np.array_equal(packed.dense(), d)
     assert np.array_equal(chosen.dense(), d[rows][:, columns])
     assert np.array_equal(packed.take(rows).select(columns).dense(), chosen.dense())
-    assert np.array_equal(chosen.gram(), BitMatrix.from_dense(d[rows][:, columns]).gram())
+    assert np.array_equal(chosen.gram(), pack(d[rows][:, columns]).gram())
     bits = np.packbits(d, axis=1, bitorder="little")
     assert np.array_equal(BitMatrix.from_rows(bits).dense()[:, :p], d)
 

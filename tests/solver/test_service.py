@@ -1,5 +1,7 @@
 """The service without a broker: records in, readouts out, restarts that end in the same dictionary."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,10 @@ from wire.idset import IdSet
 from wire.reasons import Reason, WireError
 
 
-def _model(**readout: object) -> ModelSpec:
+def _model(name: str = "tiny", **readout: object) -> ModelSpec:
     return parse_model(
         {
-            "model": "tiny",
+            "model": name,
             "input": {"timesteps": 4, "features": 4},
             "witnesses": {"law": {"name": "gaussian"}, "count": 64, "shards": 2},
             "readout": {"outputs": 3, "relative_beta": 0.05, **readout},
@@ -172,3 +174,36 @@ def test_a_changed_model_starts_again(service: SolverService) -> None:
     assert service.trainers["tiny"].dictionary.pending == 0
     with pytest.raises(WireError, match="expected columns of tiny"):
         service.trainers["tiny"].ingest(_records(_model())[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_models_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """However fast rows of a model arrive, the others are solved as often; and never one model twice at a time."""
+    settings = SolverSettings(state=tmp_path, threads=threads, every_rows=1, every_seconds=1e-6)
+    service, names = SolverService(settings, KafkaConnection()), ["a", "b", "c"]
+    for name in names:
+        service.register(_model(name))
+        for record in _records(service.trainers[name].model):
+            service.ingest(record)
+    begun: list[str] = []
+    at_once: list[int] = []
+    running: set[str] = set()
+    lock = threading.Lock()
+
+    def solve(name: str) -> None:  # never trained: all three stay due
+        with lock:
+            assert name not in running
+            running.add(name)
+            begun.append(name)
+            at_once.append(len(running))
+        time.sleep(0.01)
+        with lock:
+            running.remove(name)
+
+    monkeypatch.setattr(service, "_solve", solve)
+    while len(begun) < 30:
+        service._solve_due()
+    assert max(at_once) == threads
+    assert set(begun) == set(names)
+    if threads == 1:  # else one that solves for long may begin less often
+        assert begun[:30] == names * 10
