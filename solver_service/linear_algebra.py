@@ -11,6 +11,7 @@ import numpy.typing as npt
 import scipy.linalg as sl
 from threadpoolctl import ThreadpoolController
 
+from solver_service.bit_product import mirror
 from solver_service.losses import Array, Floats
 
 _blas = ThreadpoolController()
@@ -23,10 +24,17 @@ def one_thread() -> AbstractContextManager[object]:
 
 
 class Cholesky:
-    """Lower factor L of a symmetric positive definite A [k, k]; raises LinAlgError where A is not."""
+    """Lower factor L of a symmetric positive definite A [k, k]; raises LinAlgError where A is not.
+
+    Of an A in Fortran's order the lower triangle is enough. The upper one of L is left as it is.
+    """
 
     def __init__(self, a: Floats) -> None:
-        self.lower: Floats = sl.cholesky(a, lower=True, check_finite=False)
+        columns = a if a.flags.f_contiguous else a.T  # the other order would be copied slowly
+        self.lower: Floats
+        self.lower, failed = sl.lapack.get_lapack_funcs(("potrf",), (a,))[0](columns, lower=1, clean=0)
+        if failed:
+            raise np.linalg.LinAlgError("the matrix is not positive definite")
 
     def solve(self, right: Floats) -> Floats:
         """A^-1 right."""
@@ -37,20 +45,22 @@ class Cholesky:
         return np.asarray(sl.solve_triangular(self.lower, right, lower=True, check_finite=False))
 
     def inverse(self) -> Floats:
-        """A^-1."""
+        """A^-1, in Fortran's order."""
         inverse, _ = sl.lapack.get_lapack_funcs(("potri",), (self.lower,))[0](self.lower, lower=1)
-        return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
+        mirror(inverse)
+        return np.asarray(inverse)
 
 
 def damped_cholesky(a: Floats) -> Cholesky:
     """Cholesky of A plus the smallest tried multiple of its mean diagonal that makes it positive definite."""
-    unit = max(float(a.trace()) / len(a), 1e-300)
-    for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2):
+    unit, tried = max(float(a.trace()) / len(a), 1e-300), a
+    for jitter in (1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
         try:
-            return Cholesky(a + jitter * unit * np.eye(len(a)) if jitter else a)
+            return Cholesky(tried)
         except np.linalg.LinAlgError:
-            continue
-    return Cholesky(a + unit * np.eye(len(a)))
+            tried = a.copy(order="K")
+            tried[np.diag_indices_from(a)] += jitter * unit
+    return Cholesky(tried)
 
 
 def independent(a: Array) -> tuple[npt.NDArray[np.intp], Array]:

@@ -13,12 +13,13 @@ by a proximal step; a cold start follows a path of falling beta.
 
 import numpy as np
 
+from solver_service.bits import Indices
 from solver_service.certificate import Certificate, beta_max, dual_value
 from solver_service.fit import Samples
 from solver_service.losses import Array
 from solver_service.penalties import SumOfNorms
 from solver_service.solvers.base import Overdue, Point, Stop, worst_violators
-from solver_service.solvers.newton_system import Bend, Preconditioner, System
+from solver_service.solvers.newton_system import Bend, Blocks, System
 
 PATH = 0.2  # ratio of neighbouring betas on the path
 PATH_GAP = 3e-2  # how well the path's inner points are solved
@@ -47,7 +48,9 @@ class _Descent:
 
     def __init__(self, fit: Samples, penalty: SumOfNorms, stop: Stop) -> None:
         self.fit, self.penalty, self.stop = fit, penalty, stop
-        self.preconditioner: Preconditioner | None = None
+        self.blocks: Blocks | None = None
+        self._part = fit
+        self._rows = np.arange(fit.columns)
 
     def run(self, point: Point, beta: float, tolerance: float, steps: int) -> Point:
         """The best point, until the gap is closed or round-off ends it."""
@@ -70,9 +73,10 @@ class _Descent:
             entered, offsets = self._enter(beta, w, b, offsets, ray.correlation)
             floor = 1e-3 if now.relative_gap > FAR else 1e-5
             if now.relative_gap > NEAR:
-                self.preconditioner = None
+                self.blocks = None
             try:
-                moved, offsets, b, size = self._newton_step(beta, entered, offsets, b, damping, floor)
+                known = ray.correlation if entered is w and ray.correlation.any() else None
+                moved, offsets, b, size = self._newton_step(beta, entered, offsets, b, known, objective, damping, floor)
             except Overdue:
                 break
             if size == 0 and damping >= LARGEST_DAMPING and entered is w:
@@ -114,7 +118,15 @@ class _Descent:
         return np.where(gone, 0.0, w) if gone.any() else w
 
     def _newton_step(
-        self, beta: float, w: Array, offsets: Array, b: Array, damping: float, floor: float
+        self,
+        beta: float,
+        w: Array,
+        offsets: Array,
+        b: Array,
+        c: Array | None,
+        objective: float,
+        damping: float,
+        floor: float,
     ) -> tuple[Array, Array, Array, float]:
         """W, D W, b after one step along the Newton direction, the step's size (0: no descent)."""
         fit, penalty = self.fit, self.penalty
@@ -123,23 +135,34 @@ class _Descent:
             return w, offsets, b, 1.0
         scores = offsets + b
         gradient = fit.share * fit.loss.gradient(scores, fit.targets)
-        c = -fit.transpose_times(gradient)[rows]
+        part = self._restricted(rows)
+        if c is None:
+            c = -part.transpose_times(gradient)
+            objective = float(fit.mean(fit.loss.value(scores, fit.targets))) + beta * penalty.value(w)
+        else:
+            c = c[rows]
         bend, mass = _bend(penalty, beta, w[rows], c, damping, floor), 1e-10 * (1 + damping)
         precision = np.float32 if bend.full.shape[1] < fit.outputs else np.float64  # along w^ there is little curvature
-        system = System(fit, rows, scores, gradient, c, bend, mass, precision)
-        direction, self.preconditioner = system.solve(self.preconditioner, self.stop)
-        objective = float(fit.mean(fit.loss.value(offsets + b, fit.targets))) + beta * penalty.value(w)
+        system = System(part, rows, scores, gradient, c, bend, mass, precision)
+        direction, self.blocks = system.solve(self.blocks, self.stop)
         slope = -float((system.right * direction).sum())
         size = 1.0
         while size > 1e-8:
-            new_w = np.zeros_like(w)
-            new_w[rows] = _retract(penalty, w[rows], size * direction[:-1])
-            new_b, new_offsets = b + size * direction[-1], fit.times(new_w)
-            new = float(fit.mean(fit.loss.value(new_offsets + new_b, fit.targets))) + beta * penalty.value(new_w)
+            moved = _retract(penalty, w[rows], size * direction[:-1])
+            new_b, new_offsets = b + size * direction[-1], part.times(moved)
+            new = float(fit.mean(fit.loss.value(new_offsets + new_b, fit.targets))) + beta * penalty.value(moved)
             if new <= objective + 1e-4 * size * slope:
+                new_w = np.zeros_like(w)
+                new_w[rows] = moved
                 return new_w, new_offsets, new_b, size
             size /= 2
         return w, offsets, b, 0.0
+
+    def _restricted(self, rows: Indices) -> Samples:
+        """The samples with these columns, kept while they are the same."""
+        if not np.array_equal(rows, self._rows):
+            self._part, self._rows = self.fit.restricted(rows), rows
+        return self._part
 
 
 def _next_damping(damping: float, size: float) -> float:
