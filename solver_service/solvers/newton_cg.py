@@ -7,8 +7,9 @@ With w a group, n = ||w||, w^ = w/n and c = -grad F, the Newton system on the no
 
 r is the curvature along w^ that the norm has in the variable sqrt(n); it damps steps that would carry a group through
 zero. A group that shrinks by the relative step rho < 0 is scaled by (1 + rho/2)^2, to zero at rho <= -2 (retraction).
-`newton_system` solves it. Zero groups that violate the dual constraint enter together
-by a proximal step; a cold start follows a path of falling beta.
+Groups that would pass zero are held there, and the others' step is solved again: else those that gain what these lose
+would overshoot, and only short steps descend. `newton_system` solves it. Zero groups that violate the dual constraint
+enter together by a proximal step; a cold start follows a path of falling beta.
 """
 
 import numpy as np
@@ -28,6 +29,8 @@ FIRST_WORKING_SET = 256
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-6, 1e6  # mu
 NEAR = 1e-3  # the relative gap below which a preconditioner serves several steps; above it 30 iterations are lost
 FAR = 1e-2  # the relative gap above which the radial curvature is held up
+CG_MOST, CG_LEAST = 0.03, 1e-3  # of the right side that CG leaves over: the root of the relative gap, within these
+HOLDS, CROSSING = 2, -1.5  # rounds of holding, and the relative step at which a group is held at zero
 ZERO = 1e-4  # a group this far below the median norm, and not held by the dual constraint, leaves
 
 
@@ -49,8 +52,9 @@ class _Descent:
     def __init__(self, fit: Samples, penalty: SumOfNorms, stop: Stop) -> None:
         self.fit, self.penalty, self.stop = fit, penalty, stop
         self.blocks: Blocks | None = None
+        self.gap = np.inf  # relative, of the newest point
         self._part = fit
-        self._rows = np.arange(fit.columns)
+        self._rows: Indices = np.arange(fit.columns)
 
     def run(self, point: Point, beta: float, tolerance: float, steps: int) -> Point:
         """The best point, until the gap is closed or round-off ends it."""
@@ -64,6 +68,7 @@ class _Descent:
             ray = fit.dual_ray_at(scores)
             objective = float(fit.mean(loss.value(scores, fit.targets))) + beta * penalty.value(w)
             now = Certificate(objective, dual_value(ray, penalty, beta))
+            self.gap = now.relative_gap
             if now.gap < best_gap:
                 best, best_gap = Point(w, b), now.gap
             if now.relative_gap <= tolerance or self.stop.overdue:
@@ -144,8 +149,15 @@ class _Descent:
         bend, mass = _bend(penalty, beta, w[rows], c, damping, floor), 1e-10 * (1 + damping)
         precision = np.float32 if bend.full.shape[1] < fit.outputs else np.float64  # along w^ there is little curvature
         system = System(part, rows, scores, gradient, c, bend, mass, precision)
-        direction, self.blocks = system.solve(self.blocks, self.stop)
+        share = min(CG_MOST, max(CG_LEAST, self.gap**0.5))
+        direction, self.blocks = system.solve(self.blocks, self.stop, share)
+        for _ in range(HOLDS):
+            crossing = (_growth(penalty, w[rows], direction[:-1]) <= CROSSING) & system.bend.active
+            if self.stop.overdue or not crossing.any():
+                break
+            direction = system.hold(direction, crossing, -w[rows], share, self.stop)
         slope = -float((system.right * direction).sum())
+        direction[:-1][bend.active & ~system.bend.active] *= 2  # which the retraction takes for zero
         size = 1.0
         while size > 1e-8:
             moved = _retract(penalty, w[rows], size * direction[:-1])
@@ -180,10 +192,15 @@ def _bend(penalty: SumOfNorms, beta: float, w: Array, c: Array, damping: float, 
     return Bend(beta * unit, beta / safe * (1 + damping), beta / safe - radial, unit, penalty.inner, active)
 
 
+def _growth(penalty: SumOfNorms, w: Array, step: Array) -> Array:
+    """rho: the relative change of the groups' norms."""
+    n2 = penalty.inner(w, w)
+    return np.asarray(penalty.inner(w, step) / np.where(n2 > 0, n2, 1.0))
+
+
 def _retract(penalty: SumOfNorms, w: Array, step: Array) -> Array:
     """w + step, but a shrinking group stops at zero instead of passing it."""
-    n2 = penalty.inner(w, w)
-    rho = penalty.inner(w, step) / np.where(n2 > 0, n2, 1.0)
+    n2, rho = penalty.inner(w, w), _growth(penalty, w, step)
     along = rho * w
     scale = np.square(np.maximum(0.0, 1 + rho / 2))
     scale = np.where(rho <= -1.99, 0.0, scale)

@@ -33,6 +33,7 @@ CG_STEPS = 60
 CG_SLOW, CG_SLOW_SHARE = 6, 0.01  # iterations after which new blocks pay, at least and of their size: an iteration
 # costs k^2, blocks k^3
 LARGEST_INVERSES = 2**30  # bytes; beyond it the classes share one inverse
+HELD_STEPS = 20  # of CG, after coefficients were held
 CG_SHARE = 0.03  # of the right side that is left over, in the preconditioner's norm
 MOST_FRESH = 0.1  # of the columns may be new to the blocks; they are preconditioned by their diagonal
 
@@ -87,24 +88,35 @@ class System:
         smooth[-1] = bent.sum(axis=0) + self.mass * v[-1]
         return smooth
 
-    def solve(self, blocks: "Blocks | None", stop: Stop) -> tuple[Array, "Blocks"]:
+    def solve(self, blocks: "Blocks | None", stop: Stop, share: float = CG_SHARE) -> tuple[Array, "Blocks"]:
         """The direction, by CG with the given blocks; it goes on with new ones where they are missing or slow."""
         x, r = np.zeros_like(self.right), self.right
         if blocks is not None and not blocks.outgrown(self):
             slow = max(CG_SLOW, int(CG_SLOW_SHARE * len(self.rows)))
-            x, r, done = self._conjugate_gradients(Preconditioner(self, blocks), x, r, slow, stop)
+            x, r, done = self._conjugate_gradients(Preconditioner(self, blocks), x, r, slow, share, stop)
             if done:
                 return x, blocks
         blocks = Blocks(self, stop)
-        return self._conjugate_gradients(Preconditioner(self, blocks), x, r, CG_STEPS, stop)[0], blocks
+        return self._conjugate_gradients(Preconditioner(self, blocks), x, r, CG_STEPS, share, stop)[0], blocks
+
+    def hold(self, x: Array, held: npt.NDArray[np.bool_], values: Array, share: float, stop: Stop) -> Array:
+        """The direction from x on, where the coefficients `held` [k, C] have `values` from now on."""
+        self.bend = self.bend._replace(active=self.bend.active & ~held)
+        x = x.copy()
+        x[:-1][held] = values[held]
+        r = self.right - self.product(x)
+        r[:-1] *= self.bend.active
+        return self._conjugate_gradients(self._preconditioner, x, r, HELD_STEPS, share, stop)[0]
 
     def _conjugate_gradients(
-        self, preconditioner: "Preconditioner", x: Array, r: Array, steps: int, stop: Stop
+        self, preconditioner: "Preconditioner", x: Array, r: Array, steps: int, share: float, stop: Stop
     ) -> tuple[Array, Array, bool]:
         """A better x with its residual r, and whether that is small enough."""
+        self._preconditioner = preconditioner
         z = preconditioner.solve(r)
         p, rz = z, float((r * z).sum())
-        goal = CG_SHARE**2 * (rz if r is self.right else float((self.right * preconditioner.solve(self.right)).sum()))
+        whole = np.concatenate([self.right[:-1] * self.bend.active, self.right[-1:]])
+        goal = share**2 * float((whole * preconditioner.solve(whole)).sum())
         for _ in range(steps):
             if rz <= goal or stop.overdue:
                 return x, r, True
@@ -160,14 +172,13 @@ class Preconditioner:
     """Blocks fitted to a system."""
 
     def __init__(self, system: System, blocks: Blocks) -> None:
-        self.blocks, (_, full, rank, unit, self.inner, _) = blocks, system.bend
+        self.system, self.blocks, (_, full, rank, unit, self.inner, _) = system, blocks, system.bend
         self.fresh: Single = (1 / system.diagonal).astype(np.float32)
         kept = np.isin(system.rows, blocks.rows)
         self.kept = np.append(kept, True)
         self.at = np.append(np.searchsorted(blocks.rows, system.rows[kept]), len(blocks.rows))
         self.size = len(blocks.rows) + 1, system.right.shape[1]
         self.scale: Single = np.sqrt(blocks.diagonal[self.at] / system.diagonal[self.kept]).astype(np.float32)
-        self.active = np.append(system.bend.active, np.ones((1, self.size[1]), bool), axis=0)
         self.woodbury = None
         if system.grouped:
             at = self.at[:-1]
@@ -190,7 +201,8 @@ class Preconditioner:
             z += self.blocks.times(whole)
         solved = self.fresh * r
         solved[self.kept] = self.scale * z[self.at]
-        return (solved * self.active).astype(np.float64)
+        solved[:-1] *= self.system.bend.active
+        return solved.astype(np.float64)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -201,7 +213,7 @@ def _subtract(inner: Single, inverse: Single, side: Single) -> None:
             inner[i, j] -= side[i] * side[j] * inverse[i, j]
 
 
-def sampled_gram(fit: Samples, weights: Array, columns: Indices, sample: int) -> Single:
+def sampled_gram(fit: Samples, weights: Floats, columns: Indices, sample: int) -> Single:
     """[D 1]' diag(weights) [D 1] over some columns, from all rows, or from a sample by weight where there are more."""
     k = len(columns)
     a = np.empty((k + 1, k + 1), np.float32)

@@ -45,7 +45,7 @@ def test_inverts_a_system_of_blocks(draw: Draw, penalty: str, seed: int) -> None
 @pytest.mark.parametrize("penalty", NORMS)
 @pytest.mark.parametrize("seed", range(4))
 def test_blocks_of_another_point_serve(draw: Draw, loss: str, penalty: str, seed: int) -> None:
-    """Coefficients a hundred times smaller and larger, columns that left and that came: still positive, still solved."""
+    """Coefficients up to 100 times smaller or larger, columns that left and came: still positive, still solved."""
     spikes, targets = draw(loss, seed)
     rng = np.random.default_rng(seed)
     fit = samples_of(loss, spikes, targets)
