@@ -3,7 +3,7 @@
 Measured: milliseconds a product, arrays in and out, and megabytes of D as the product reads it. D is random, of the
 stated density; only the sparse peer's time depends on it.
 
-Ours: `solver_service.bits.BitMatrix`, both of its layouts made beforehand (the time to make the second is shown).
+Ours: `snn.bits.BitMatrix`, both of its layouts made beforehand (the time to make the second is shown).
 - times: D W, W [P, C];  transpose_times: D' R, R [N, C];  both in float64, which the certificate needs, and float32;
 - gram: D' D, exact integers;  weighted_gram: D' diag(w) D in float32.
 
@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from bench import harness
 from bench.harness import Report
-from solver_service.bit_product import transposed
-from solver_service.bits import BitMatrix
+from snn.bit_product import transposed
+from snn.bits import BitMatrix
 from solver_service.losses import Floats
 
 LARGEST = 2.5e9  # bytes of an unpacked matrix: all of the benchmark stays below 6 GB

@@ -7,6 +7,7 @@ from pyflink.common.serialization import ByteArraySchema
 from pyflink.datastream import DataStream, KeyedStream, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
 from pyflink.datastream.connectors.kafka import (
+    KafkaOffsetResetStrategy,
     KafkaOffsetsInitializer,
     KafkaRecordSerializationSchema,
     KafkaSink,
@@ -16,7 +17,7 @@ from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment, TableDescriptor
 
 from operators.keys import MAX_PARALLELISM, flink_keys
-from operators.tags import RECORD
+from operators.tags import KEYED_RECORD, RECORD
 from snn.model import ModelSpec
 from wire.connection import KafkaConnection
 
@@ -26,14 +27,20 @@ TRANSACTION_TIMEOUT_MS = 900_000  # the broker's default maximum: a job may be d
 
 
 def arguments(description: str, wait_ms: int) -> argparse.Namespace:
-    """`wait_ms` is the job's default of --wait-ms."""
+    """Of a job that reads `sequences`; `wait_ms` is its default of --wait-ms."""
+    options = parser(description, wait_ms)
+    options.add_argument("--expire-after", type=float, default=3600, metavar="SECONDS", help="drop abandoned sequences")
+    return options.parse_args()
+
+
+def parser(description: str, wait_ms: int) -> argparse.ArgumentParser:
+    """The arguments of every job."""
     parser = argparse.ArgumentParser(
         description=description,
         epilog="Kafka's address and TLS or SASL settings come from SPIKELOOM_KAFKA_* variables.",
     )
     parser.add_argument("--model", required=True, help="name of a registered model")
     parser.add_argument("--bootstrap", help="Kafka bootstrap servers, instead of SPIKELOOM_KAFKA_BOOTSTRAP")
-    parser.add_argument("--expire-after", type=float, default=3600, metavar="SECONDS", help="drop abandoned sequences")
     parser.add_argument(
         "--wait-ms",
         type=int,
@@ -41,7 +48,7 @@ def arguments(description: str, wait_ms: int) -> argparse.Namespace:
         metavar="MS",
         help=f"how long a record may wait for company: in a fetch, to a task, into Python; {wait_ms} if left out",
     )
-    return parser.parse_args()
+    return parser
 
 
 def connection(options: argparse.Namespace) -> KafkaConnection:
@@ -100,31 +107,46 @@ def keyed_sequences(
     tables.create_temporary_table("sequences", table.build())
     keys, lane = flink_keys(model.lanes * shards), "TRY_CAST(lane AS INT)"
     index = f"CASE WHEN {lane} BETWEEN 0 AND {model.lanes - 1} THEN {lane} + 1 ELSE 1 END"  # SQL counts from 1
-    keyed = tables.sql_query(
+    with_keys = tables.sql_query(
         " UNION ALL ".join(
             f"SELECT ARRAY{keys[shard::shards]}[{index}], COALESCE(record, X'') FROM sequences"
             for shard in range(shards)
         )
     )
-    rows = tables.to_append_stream(keyed, Types.ROW([Types.INT(), RECORD]))
-    # What DataStream.key_by does behind its Python function that makes such rows.
+    return keyed(tables.to_append_stream(with_keys, KEYED_RECORD))
+
+
+def keyed(rows: DataStream) -> KeyedStream:
+    """Rows (key, record) as records by key: what DataStream.key_by does behind its Python function that makes them."""
     key_type = Types.ROW([Types.INT()]).get_java_type_info()
     return KeyedStream(rows._j_data_stream.keyBy(get_gateway().jvm.KeyByKeySelector(), key_type), RECORD, rows)
 
 
 def readouts(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
     """All records of `readouts` that Kafka has, and those to come."""
+    return _records(env, kafka, group, "readouts", KafkaOffsetsInitializer.earliest())
+
+
+def spike_columns(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
+    """The records of `spike-columns` from where the group's checkpoints have got to."""
+    start = KafkaOffsetsInitializer.committed_offsets(KafkaOffsetResetStrategy.EARLIEST)
+    return _records(env, kafka, group, "spike-columns", start)
+
+
+def _records(
+    env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str, topic: str, start: KafkaOffsetsInitializer
+) -> DataStream:
+    """The committed records of a topic, values alone."""
     built = (
         KafkaSource.builder()
-        .set_topics("readouts")
+        .set_topics(topic)
         .set_group_id(group)
-        .set_starting_offsets(KafkaOffsetsInitializer.earliest())
+        .set_starting_offsets(start)
         .set_value_only_deserializer(ByteArraySchema())
         .set_properties({**kafka.java_client(), "isolation.level": "read_committed"})
         .build()
     )
-    watermarks = WatermarkStrategy.no_watermarks()
-    return env.from_source(built, watermarks, "readouts", type_info=RECORD).uid("source-readouts")
+    return env.from_source(built, WatermarkStrategy.no_watermarks(), topic, type_info=RECORD).uid(f"source-{topic}")
 
 
 def sink(stream: DataStream, kafka: KafkaConnection, topic: str, transactions: str | None = None) -> None:

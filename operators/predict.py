@@ -51,7 +51,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         self._expire_ms = int(expire_after_s * 1000)
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        self._engine = worker.load_engine()
+        self._engine = worker.load("snn.engine")
         self._model = parse_model(json.loads(self._spec_json))
         self._metrics = OperatorMetrics(runtime_context, self._model.model)
         self._metrics.gauge_live_sequences()

@@ -40,7 +40,7 @@ class RollOutOperator(KeyedProcessFunction):
         self._expire_ms = int(expire_after_s * 1000)
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        self._engine = worker.load_engine()
+        self._engine = worker.load("snn.engine")
         self._model = parse_model(json.loads(self._spec_json))
         shards = self._model.witnesses.shards
         keys = flink_keys(self._model.lanes * shards)

@@ -10,9 +10,9 @@ import sys
 from types import ModuleType
 
 
-def load_engine() -> ModuleType:
-    """`snn.engine`, imported so that numba loads in process and in thread mode."""
+def load(module_name: str) -> ModuleType:
+    """A module that imports numba, imported so that this works in process and in thread mode."""
     module = sys.modules.get(getattr(print, "__module__", ""))
     if module is not None and module is not builtins and not hasattr(module, "print"):
         module.print = print  # type: ignore[attr-defined]
-    return importlib.import_module("snn.engine")
+    return importlib.import_module(module_name)

@@ -90,13 +90,14 @@ class WitnessSpec(Strict):
 
 
 class ReadoutSpec(Strict):
-    """The convex problem of design section 2.4; `relative_beta` is beta / beta_max."""
+    """The convex problem of design section 2.4. `relative_beta` is beta / beta_max, or how held-out rows choose it: the
+    best one, or the sparsest readout within a standard error of it."""
 
     loss: Literal["squared", "logistic", "multinomial"] = "squared"
-    penalty: Literal["l1", "group"] = "group"
+    penalty: Literal["l1", "group", "ridge", "none"] = "group"
     target: Literal["class", "values"] = "class"
     outputs: int = Field(ge=1, le=4096)
-    relative_beta: float = Field(default=0.01, gt=0, le=1)
+    relative_beta: Annotated[float, Field(gt=0, le=1)] | Literal["best", "sparsest"] = 0.01
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
     window: int | None = Field(default=None, ge=1, description="keep only the newest rows")
     half_life: int | None = Field(default=None, ge=1, description="a row's weight halves with so many newer rows")
@@ -126,6 +127,13 @@ class ReadoutSpec(Strict):
             if fields[name] is None:
                 del fields[name]
         return fields
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether sums in which each row counts the same are not enough."""
+        forgets = self.window is not None or self.half_life is not None
+        chosen = isinstance(self.relative_beta, str)  # by rows that are held out
+        return self.loss != "squared" or forgets or self.class_weight is not None or chosen
 
     @property
     def classes(self) -> int:

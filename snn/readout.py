@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from snn.model import ReadoutSpec
+
 
 class Readout(NamedTuple):
     """support: [S] witness ids; coefficients: [S, C]; intercept: [C], float64."""
@@ -27,3 +29,14 @@ def predicted_classes(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     if scores.shape[1] == 1:
         return (scores[:, 0] > 0).astype(np.int32)
     return scores.argmax(axis=1).astype(np.int32)
+
+
+def encode_targets(
+    targets: npt.NDArray[np.int32] | npt.NDArray[np.float32], readout: ReadoutSpec
+) -> npt.NDArray[np.float64]:
+    """Targets [N, C] as the loss takes them: values, one-hot rows, or one 0/1 column for the logistic loss."""
+    if readout.target == "values":
+        return targets.astype(np.float64)
+    if readout.loss == "logistic":
+        return targets[:, None].astype(np.float64)
+    return np.asarray(targets[:, None] == np.arange(readout.outputs), np.float64)

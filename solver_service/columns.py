@@ -9,18 +9,21 @@ With a half-life h every row that is counted multiplies what came before it by 2
 are float64 then, so that another batching changes their last digits.
 """
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from solver_service import fingerprint
-from solver_service.bits import BitMatrix
+from snn import fingerprint
+from snn.bits import BitMatrix
+from snn.sums import Sums, of_rows
 from solver_service.dictionary import Rows
 from solver_service.fit import Moments, Samples
 from solver_service.losses import Array, Loss
 from solver_service.snapshot import Arrays
 from solver_service.weights import by_age
+from wire.codec import Tile
 
 SUMS = ("counts", "cross", "total", "energy", "fingerprints", "everything", "gram")
 COUNTED = 2**16  # rows in one go: it bounds the copies, and 2^32 times it is exact in float64
@@ -60,33 +63,55 @@ class Columns:
 
     def _count(self, rows: Rows, sign: int) -> None:
         spikes, weights = BitMatrix.from_rows(rows.bits), by_age(len(rows.ids), self.half_life)
-        self._sum(rows, spikes, weights[:, None], sign)
+        decay = self._decay(len(rows.ids))
+        self._add(of_rows(spikes, rows.ids, rows.targets, weights), sign, decay)
+        self._part()
+        if self.half_life is not None:
+            self.gram *= decay
+            self.gram += sign * spikes.select(self.distinct).weighted_gram(weights)
+        else:
+            self._widen(len(rows.ids))
+            spikes.select(self.distinct).accumulate_gram(self.gram, sign)
+        self.rows += sign * len(rows.ids)
+
+    def merge(self, rows: int, sums: Sums, tiles: Iterable[Tile]) -> None:
+        """Add sums over rows that were counted elsewhere, none of which forgets; `tiles` make up the lower half."""
+        self._add(sums, 1, 1.0)
+        self._part()
+        self._widen(rows)
+        for top, left, products in tiles:
+            above, beside = self._among_distinct(top), self._among_distinct(left)
+            chosen = products[np.ix_(self.distinct[above] - top.start, self.distinct[beside] - left.start)]
+            self.gram[above, beside] += chosen
+            if top != left:
+                self.gram[beside, above] += chosen.T
+        self.rows += rows
+
+    def _among_distinct(self, witnesses: range) -> slice:
+        """Where in `distinct` these witnesses are."""
+        first, end = np.searchsorted(self.distinct, [witnesses.start, witnesses.stop])
+        return slice(int(first), int(end))
+
+    def _add(self, sums: Sums, sign: int, decay: float) -> None:
+        """All sums but D'D."""
+        for name in ("weight", "counts", "cross", "total", "energy"):
+            setattr(self, name, decay * getattr(self, name) + sign * getattr(sums, name))
+        combine = fingerprint.add if sign > 0 else fingerprint.subtract
+        self.fingerprints = combine(self.fingerprints, sums.fingerprints)
+        self.everything = combine(self.everything, sums.everything)
+
+    def _part(self) -> None:
+        """Columns that are no longer equal get rows of D'D of their own."""
         distinct, classes = fingerprint.distinct(self.fingerprints)
         if not np.array_equal(distinct, self.distinct):
             parents = self._class[distinct]
             self.gram = self.gram[np.ix_(parents, parents)]
         self.distinct, self._class = distinct, classes
-        if self.half_life is not None:
-            self.gram *= self._decay(len(rows.ids))
-            self.gram += sign * spikes.select(distinct).weighted_gram(weights)
-        else:
-            if self.rows + len(rows.ids) > INT32_ROWS:
-                self.gram = self.gram.astype(np.int64, copy=False)
-            spikes.select(distinct).accumulate_gram(self.gram, sign)
-        self.rows += sign * len(rows.ids)
 
-    def _sum(self, rows: Rows, spikes: BitMatrix, weights: Array, sign: int) -> None:
-        outputs, words, decay = rows.targets.shape[1], fingerprint.words(rows.ids), self._decay(len(rows.ids))
-        sums = spikes.transpose_times(np.concatenate([weights, weights * rows.targets, words], axis=1))
-        self.weight = decay * self.weight + sign * float(weights.sum())
-        self.counts = decay * self.counts + sign * sums[:, 0]
-        self.cross = decay * self.cross + sign * sums[:, 1 : 1 + outputs]
-        self.total = decay * self.total + sign * (weights * rows.targets).sum(axis=0)
-        self.energy = decay * self.energy + sign * (weights * np.square(rows.targets)).sum(axis=0)
-        combine = fingerprint.add if sign > 0 else fingerprint.subtract
-        limbs = sums[:, 1 + outputs :].astype(np.uint64)
-        self.fingerprints = combine(self.fingerprints, fingerprint.from_limbs(limbs))
-        self.everything = combine(self.everything, fingerprint.from_limbs(words.sum(axis=0, keepdims=True)))
+    def _widen(self, rows: int) -> None:
+        """Make room for so many more rows."""
+        if self.rows + rows > INT32_ROWS:
+            self.gram = self.gram.astype(np.int64, copy=False)
 
     def _decay(self, rows: int) -> float:
         """What is left of a row's weight after so many newer ones."""

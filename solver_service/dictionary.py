@@ -18,9 +18,10 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from snn import fingerprint
+from snn.bits import Bits
 from snn.model import ReadoutSpec
-from solver_service import fingerprint
-from solver_service.bits import Bits
+from snn.readout import encode_targets
 from solver_service.losses import Array
 from solver_service.snapshot import Arrays
 from solver_service.weights import HALVINGS, lifetime
@@ -281,12 +282,3 @@ class Dictionary:
         self.seen = len(self._seen)
         self._next_age, self._ceiling = int(arrays["next_age"][0]), int(arrays["ceiling"][0])
         return self
-
-
-def encode_targets(targets: npt.NDArray[np.int32] | npt.NDArray[np.float32], readout: ReadoutSpec) -> Array:
-    """Targets [N, C] as the loss takes them: values, one-hot rows, or one 0/1 column for the logistic loss."""
-    if readout.target == "values":
-        return targets.astype(np.float64)
-    if readout.loss == "logistic":
-        return targets[:, None].astype(np.float64)
-    return np.asarray(targets[:, None] == np.arange(readout.outputs), np.float64)

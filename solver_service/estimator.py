@@ -20,7 +20,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from solver_service.bits import BitMatrix
+from snn.bits import BitMatrix
 from solver_service.fit import Samples
 from solver_service.losses import LOSSES, Array
 from solver_service.path import Choice, Path, warm_path

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from solver_service.bits import BitMatrix, Indices
+from snn.bits import BitMatrix, Indices
 from solver_service.losses import LOSSES, Array, Floats, Loss
 
 MEAN_TOLERANCE = 1e-12  # round-off of a mean gradient; above it a dual point is not feasible

@@ -1,14 +1,16 @@
 """The process around the trainers: Kafka in, Kafka out, snapshots, one thread that solves.
 
-The stream's thread reads `models` and `spike-columns`, stores rows and starts the other two kinds of work: solves (one
-at a time, in a thread of their own) and snapshots. Offsets live in the snapshot and not in a consumer group, so rows
-and position are saved together or not at all; what is read twice after a crash is dropped as duplicates.
+The stream's thread reads `models`, `spike-columns` and, where the settings name models whose sums a Flink job makes,
+`gram`; it stores rows and sums and starts the other two kinds of work: solves (one at a time, in a thread of their own)
+and snapshots. Offsets live in the snapshot and not in a consumer group, so rows and position are saved together or not
+at all; what is read twice after a crash is dropped as duplicates.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -17,14 +19,18 @@ from prometheus_client import start_http_server
 from snn.model import ModelSpec, parse_model
 from solver_service import metrics, snapshot
 from solver_service.settings import SolverSettings
+from solver_service.sums_trainer import SumsTrainer
 from solver_service.trainer import Trainer
-from wire.codec import columns_model, decode_model, decode_readout, encode_dead_letter, encode_readout
+from solver_service.training import Training
+from wire.codec import columns_model, decode_model, decode_readout, encode_dead_letter, encode_readout, sums_model
 from wire.connection import KafkaConnection
 from wire.reasons import Reason, WireError
 
 log = logging.getLogger(__name__)
 
-MODELS, COLUMNS, READOUTS, DEAD_LETTERS = "models", "spike-columns", "readouts", "dead-letters"
+MODELS, COLUMNS, GRAM, READOUTS, DEAD_LETTERS = "models", "spike-columns", "gram", "readouts", "dead-letters"
+MODEL_OF = {COLUMNS: columns_model, GRAM: sums_model}
+OFFSETS = {COLUMNS: "offsets", GRAM: "gram_offsets"}  # as a snapshot names them
 JOB = "solver"  # as dead letters name this process
 POLL_MS = 200  # how soon a due solve or a stop is noticed on a silent stream
 ACK_SECONDS = 120.0  # kafka-python's delivery timeout
@@ -36,8 +42,8 @@ class SolverService:
     def __init__(self, settings: SolverSettings, connection: KafkaConnection) -> None:
         self.settings = settings
         self._budget = settings.rows_mib * 2**20
-        self.trainers: dict[str, Trainer] = {}
-        self.offsets: dict[int, int] = {}  # next offset of each partition of `spike-columns`
+        self.trainers: dict[str, Training] = {}
+        self.offsets: dict[str, dict[int, int]] = {topic: {} for topic in OFFSETS}  # the next one of each partition
         self.versions: dict[str, int] = {}  # newest published version of each model
         self._stopping = threading.Event()
         self._connection = connection
@@ -57,56 +63,74 @@ class SolverService:
         self._producer = KafkaProducer(
             **self._connection.python_client(), acks="all", max_request_size=LARGEST_MESSAGE, compression_type="lz4"
         )
-        models, columns = self._consumer(MODELS), self._consumer(COLUMNS, self.offsets)
+        topics = (COLUMNS, GRAM) if self.settings.gram_models else (COLUMNS,)
+        models, stream = self._consumer(MODELS), self._consumer(*topics)
         try:
-            self._serve(models, columns)
+            self._serve(models, stream)
             self._snapshot()
         finally:
             models.close()
-            columns.close()
+            stream.close()
             self._producer.close(timeout=5)
         log.info("stopped at offsets %s", self.offsets)
 
-    def _serve(self, models: KafkaConsumer, columns: KafkaConsumer) -> None:
-        log.info("reading from offsets %s", self.offsets or "the beginning")
-        saved_at, saved = time.monotonic(), dict(self.offsets)
+    def _serve(self, models: KafkaConsumer, stream: KafkaConsumer) -> None:
+        log.info("reading from offsets %s", self.offsets)
+        saved_at, saved = time.monotonic(), deepcopy(self.offsets)
         while not self._stopping.is_set():
             self._read_models(models)
-            for partition, records in columns.poll(timeout_ms=POLL_MS).items():
+            self._pause_rows(stream)
+            for partition, records in stream.poll(timeout_ms=POLL_MS).items():
                 for record in records:
-                    self.ingest(record.value or b"", models)
-                    self.offsets[partition.partition] = record.offset + 1
+                    self.ingest(record.value or b"", models, partition.topic)
+                    self.offsets[partition.topic][partition.partition] = record.offset + 1
             self._solve_due()
             now = time.monotonic()
             if now - saved_at >= self.settings.snapshot_seconds and saved != self.offsets:
                 self._snapshot()
-                saved_at, saved = now, dict(self.offsets)
-            metrics.LAG.set(_lag(columns))
+                saved_at, saved = now, deepcopy(self.offsets)
+            metrics.LAG.set(_lag(stream))
             if self._failure is not None:
                 raise self._failure
 
-    def ingest(self, record: bytes, models: KafkaConsumer | None = None) -> None:
-        """Give a record of `spike-columns` to its trainer, or to `dead-letters`."""
+    def _pause_rows(self, stream: KafkaConsumer) -> None:
+        """Read `spike-columns` only while there is a model to read it for: else its rate would be felt here."""
+        rows = [partition for partition in stream.assignment() if partition.topic == COLUMNS]
+        if self.trainers and self.trainers.keys() <= self.settings.gram_models:
+            stream.pause(*rows)
+        else:
+            stream.resume(*rows)
+
+    def ingest(self, record: bytes, models: KafkaConsumer | None = None, topic: str = COLUMNS) -> None:
+        """Give a record of `spike-columns` or `gram` to its trainer, or to `dead-letters`. The rows of a model that is
+        trained from sums are passed over."""
         try:
-            name = columns_model(record)
+            name = MODEL_OF[topic](record)
             if name not in self.trainers and models is not None:
                 self._read_models(models, until_end=True)
             if name not in self.trainers:
                 raise WireError(Reason.WRONG_MODEL, f"expected a model of the topic {MODELS}, got {name!r}")
-            self.trainers[name].ingest(record)
+            if (topic == GRAM) == (name in self.settings.gram_models):
+                self.trainers[name].ingest(record)
         except WireError as error:
-            self._dead_letter(COLUMNS, error, record)
+            self._dead_letter(topic, error, record)
 
     def register(self, model: ModelSpec) -> None:
         """Train this model from now on. A changed specification starts from an empty dictionary.
 
-        Raises WireError for a window or half-life that does not fit into the memory that a model may take.
+        Raises WireError for a window or half-life that does not fit into the memory that a model may take, and for a
+        model of `gram_models` that needs rows.
         """
         known = self.trainers.get(model.model)
         if known is not None and known.model.digest == model.digest:
             return
-        self.trainers[model.model] = Trainer(model, budget=self._budget)
+        self.trainers[model.model] = self._trainer(model)
         log.info("model %s %016x%s", model.model, model.digest, ": changed, its old rows are dropped" if known else "")
+
+    def _trainer(self, model: ModelSpec, arrays: snapshot.Arrays | None = None) -> Training:
+        if model.model in self.settings.gram_models:
+            return SumsTrainer(model, arrays)
+        return Trainer(model, arrays, self._budget)
 
     def _read_models(self, models: KafkaConsumer, until_end: bool = False) -> None:
         while True:
@@ -176,21 +200,31 @@ class SolverService:
     def restore(self) -> None:
         """Take up the newest snapshot, if there is one.
 
-        Raises SnapshotError where it is damaged, WireError where a model in it no longer fits into memory.
+        Raises SnapshotError where it is damaged or a model in it was trained from what the settings no longer say,
+        WireError where a model in it no longer fits into memory.
         """
         loaded = snapshot.load(self.settings.state)
         if loaded is None:
             return
         state, arrays = loaded
-        self.offsets = {int(partition): int(offset) for partition, offset in state["offsets"].items()}
+        for topic, name in OFFSETS.items():
+            self.offsets[topic] = {int(partition): int(offset) for partition, offset in state.get(name, {}).items()}
         self.versions = {name: int(version) for name, version in state["versions"].items()}
         for name, spec in state["models"].items():
-            self.trainers[name] = Trainer(parse_model(spec, f"snapshot of {name}"), arrays[name], self._budget)
+            if (name in self.settings.gram_models) == ("ids" in arrays[name]):
+                raise snapshot.SnapshotError(
+                    f"{name} was trained from {'rows' if 'ids' in arrays[name] else 'sums'}; change "
+                    "SPIKELOOM_SOLVER_GRAM_MODELS back, or give the service another folder for its state"
+                )
+            self.trainers[name] = self._trainer(parse_model(spec, f"snapshot of {name}"), arrays[name])
 
     def save(self) -> None:
         """Write a snapshot of all dictionaries at the current offsets."""
         state: dict[str, Any] = {
-            "offsets": {str(partition): offset for partition, offset in self.offsets.items()},
+            **{
+                name: {str(partition): offset for partition, offset in self.offsets[topic].items()}
+                for topic, name in OFFSETS.items()
+            },
             "versions": dict(self.versions),
             "models": {name: trainer.model.model_dump(mode="json") for name, trainer in self.trainers.items()},
         }
@@ -203,8 +237,8 @@ class SolverService:
         self.save()
         log.info("snapshot in %.2f s", time.monotonic() - begun)
 
-    def _consumer(self, topic: str, offsets: dict[int, int] | None = None) -> KafkaConsumer:
-        """A consumer of all partitions of a topic, at `offsets` or the beginning, outside any group."""
+    def _consumer(self, *topics: str) -> KafkaConsumer:
+        """A consumer of all partitions of some topics, at `offsets` or the beginning, outside any group."""
         consumer = KafkaConsumer(
             **self._connection.python_client(),
             group_id=None,
@@ -214,19 +248,23 @@ class SolverService:
             allow_auto_create_topics=False,
             max_partition_fetch_bytes=8 * 2**20,
         )
-        while not (partitions := consumer.partitions_for_topic(topic)):
-            if self._stopping.wait(1.0):
-                break
-            log.warning("waiting for the topic %s", topic)
-        assigned = [TopicPartition(topic, partition) for partition in sorted(partitions)]
+        assigned = [partition for topic in topics for partition in self._partitions(consumer, topic)]
         consumer.assign(assigned)
         for partition in assigned:
-            at = (offsets or {}).get(partition.partition)
+            at = self.offsets.get(partition.topic, {}).get(partition.partition)
             if at is None:
                 consumer.seek_to_beginning(partition)
             else:
                 consumer.seek(partition, at)
         return consumer
+
+    def _partitions(self, consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+        """All of a topic's, waiting for there to be some."""
+        while not (partitions := consumer.partitions_for_topic(topic)):
+            if self._stopping.wait(1.0):
+                break
+            log.warning("waiting for the topic %s", topic)
+        return [TopicPartition(topic, partition) for partition in sorted(partitions or ())]
 
 
 def _at_end(consumer: KafkaConsumer) -> bool:

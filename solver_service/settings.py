@@ -18,6 +18,7 @@ class SolverSettings(BaseSettings):
     solve_seconds: float = Field(default=600.0, gt=0)  # a solve that takes longer is published with its gap
     snapshot_seconds: float = Field(default=30.0, gt=0)  # bounds what a restart reads again
     rows_mib: int = Field(default=BUDGET // 2**20, ge=1)  # rows a model may keep; a solve makes copies of its own
+    gram_models: frozenset[str] = frozenset()  # those whose sums flink_jobs/gram.py makes, as a JSON list
     backend: Literal["native", "cvxpy"] = "native"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9260, ge=1, le=65535)

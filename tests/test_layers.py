@@ -38,9 +38,14 @@ def imports(path: Path) -> set[str]:
 
 def test_a_specification_costs_no_torch() -> None:
     """Submitting a job and running the solver need no tensors; importing torch takes seconds and 600 MB."""
-    code = (
-        "import sys, flink_jobs.roll_out, flink_jobs.predict, solver_service.service; assert 'torch' not in sys.modules"
-    )
+    jobs = "flink_jobs.roll_out, flink_jobs.predict, flink_jobs.gram"
+    code = f"import sys, {jobs}, solver_service.service; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_operators_load_numba_themselves() -> None:
+    """Flink's worker imports an operator's file before the operator can prepare the import (operators/worker.py)."""
+    code = "import sys, operators.roll_out, operators.predict, operators.gram; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

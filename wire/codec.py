@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import lz4.block
@@ -13,14 +13,18 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from snn.model import ModelError, ModelSpec, ReadoutSpec, parse_model
+from snn.sums import Sums
 from wire import messages_pb2 as pb
-from wire.idset import Ids
+from wire.idset import Ids, IdSet
 from wire.reasons import Reason, WireError
 
 SCHEMA = 1
 MAX_SEQUENCES = 65536  # in one record; far above what a record of 8 MiB holds in practice
 MAX_INPUT_BYTES = 64 * 2**20  # of a record, unpacked; a record itself has at most 8 MiB
 COMPRESS_BYTES = 4096  # inputs from here on are compressed where it helps; a single short sequence is not worth it
+MOST_SUMMED = 2**16 - 1  # rows of sums: their inner products fit 16 bits
+BAND = 1024  # witnesses: a tile of inner products has 2 MiB
+BAND_BYTES = 2**21  # of a band's products with targets: with that, ids and all, a record has less than 8 MiB
 LZ4_RATIO = 256  # a byte of LZ4 stands for 255 at most
 DEAD_LETTER_BYTES = 65536  # enough to see what came, little enough to keep
 
@@ -108,6 +112,38 @@ class Columns(NamedTuple):
     @classmethod
     def of(cls, shard: int, first: int, ids: list[int], bits: npt.NDArray[np.uint8], targets: Targets) -> "Columns":
         return cls(shard, first, np.array(ids, np.uint64), bits, targets)
+
+
+class Tile(NamedTuple):
+    """Inner products [h, w] of the columns `top` with the columns `left`."""
+
+    top: range
+    left: range
+    products: npt.NDArray[np.uint16]
+
+
+class SumsHead(NamedTuple):
+    """What sums over the samples `ids` [N] hold of no column: total, energy [C]; everything [1, 2]."""
+
+    ids: Ids
+    total: npt.NDArray[np.float64]
+    energy: npt.NDArray[np.float64]
+    everything: npt.NDArray[np.uint64]
+
+
+class SumsPart(NamedTuple):
+    """A record of `gram`: tile `number` of the sums over `rows` samples of which `first` is the lowest id.
+
+    cross [h, C] and fingerprints [h, 2] are of the columns `tile.top`: on the diagonal alone. `head`: in tile 0 alone.
+    """
+
+    first: int
+    rows: int
+    number: int
+    tile: Tile
+    cross: npt.NDArray[np.float64] | None
+    fingerprints: npt.NDArray[np.uint64] | None
+    head: SumsHead | None
 
 
 def now_us() -> int:
@@ -221,11 +257,7 @@ def columns_model(record: bytes) -> str:
 
 def decode_columns(record: bytes, model: ModelSpec) -> Columns:
     message = _parse(pb.SpikeColumns, record)
-    if message.model != model.model or message.digest != model.digest:
-        raise WireError(
-            Reason.WRONG_MODEL,
-            f"expected columns of {model.model} {model.digest:016x}, got {message.model} {message.digest:016x}",
-        )
+    _check_model("columns", message, model)
     batch, witnesses = _batch(message.ids), model.witnesses
     width = witnesses.count // witnesses.shards
     expected = (message.shard * width, width)
@@ -240,6 +272,101 @@ def decode_columns(record: bytes, model: ModelSpec) -> Columns:
     if not targets.known(batch).all():
         raise WireError(Reason.BAD_TARGET, "expected a target for every sample of a spike column")
     return Columns(message.shard, message.first_witness, np.array(message.ids, np.uint64), bits, targets)
+
+
+def columns_ids(record: bytes, model: ModelSpec) -> Sequence[int] | None:
+    """The sample ids of a record of `spike-columns`; None where it belongs to another model."""
+    message = _parse(pb.SpikeColumns, record)
+    return message.ids if message.model == model.model else None
+
+
+def tiles(model: ModelSpec) -> list[tuple[range, range]]:
+    """The columns of each tile of a model's inner products, by its number: the lower half, diagonal included."""
+    side, count = max(1, min(BAND, BAND_BYTES // (8 * model.readout.outputs))), model.witnesses.count
+    bands = [range(first, min(first + side, count)) for first in range(0, count, side)]
+    return [(top, left) for i, top in enumerate(bands) for left in bands[: i + 1]]
+
+
+def encode_sums(
+    model: ModelSpec, ids: Ids, step: int, sums: Sums, gram: npt.NDArray[np.signedinteger]
+) -> Iterator[bytes]:
+    """Records of `gram`: sums over up to MOST_SUMMED samples `ids` [N], which are congruent modulo `step`, and their
+    inner products `gram` [P, P]."""
+    spans = IdSet(step=step)
+    spans.add(ids)
+    for number, (top, left) in enumerate(tiles(model)):
+        tile = gram[top.start : top.stop, left.start : left.stop]
+        message = pb.ColumnSums(
+            schema=SCHEMA,
+            model=model.model,
+            digest=model.digest,
+            first=int(ids.min()),
+            rows=len(ids),
+            tile=number,
+            gram=tile.astype("<u2").tobytes(),
+        )
+        if top == left:
+            message.cross = sums.cross[top.start : top.stop].astype("<f8").tobytes()
+            message.fingerprints = sums.fingerprints[top.start : top.stop].astype("<u8").tobytes()
+        if number == 0:
+            message.ids.extend(pb.Span(first=first, last=last) for first, last in spans.spans())
+            message.step = step
+            message.total, message.energy = sums.total.astype("<f8").tobytes(), sums.energy.astype("<f8").tobytes()
+            message.everything = sums.everything.astype("<u8").tobytes()
+        yield message.SerializeToString()
+
+
+def sums_model(record: bytes) -> str:
+    """Which model a record of `gram` belongs to."""
+    return _parse(pb.ColumnSums, record).model
+
+
+def decode_sums(record: bytes, model: ModelSpec) -> SumsPart:
+    message = _parse(pb.ColumnSums, record)
+    _check_model("sums", message, model)
+    places, outputs, rows = tiles(model), model.readout.outputs, message.rows
+    if message.tile >= len(places) or not 1 <= rows <= MOST_SUMMED:
+        raise WireError(
+            Reason.WRONG_SHAPE,
+            f"expected a tile below {len(places)} and 1 .. {MOST_SUMMED} rows, got {message.tile} and {rows}",
+        )
+    top, left = places[message.tile]
+    products = _array(message.gram, np.dtype("<u2"), (len(top), len(left)), "gram")
+    if products.max() > rows:
+        raise WireError(Reason.OUT_OF_RANGE, f"gram: expected at most {rows} of as many rows, got {products.max()}")
+    cross = fingerprints = head = None
+    if top == left:
+        cross = _finite(message.cross, (len(top), outputs), "cross")
+        fingerprints = _array(message.fingerprints, np.dtype("<u8"), (len(top), 2), "fingerprints")
+    if message.tile == 0:
+        head = SumsHead(
+            _ids(message),
+            _finite(message.total, (outputs,), "total"),
+            _finite(message.energy, (outputs,), "energy"),
+            _array(message.everything, np.dtype("<u8"), (1, 2), "everything"),
+        )
+    return SumsPart(message.first, rows, message.tile, Tile(top, left, products), cross, fingerprints, head)
+
+
+def _ids(message: pb.ColumnSums) -> Ids:
+    """The ids of sums, rising; checked to be as many as the rows, and distinct, before memory is taken."""
+    step, after, count = message.step, 0, 0
+    for span in message.ids:
+        if step < 1 or not after <= span.first <= span.last or (span.last - span.first) % step:
+            raise WireError(
+                Reason.WRONG_SHAPE, f"ids: expected rising spans of every {step}-th id, got {span.first} .. {span.last}"
+            )
+        after, count = span.last + 1, count + (span.last - span.first) // step + 1
+    if count != message.rows or message.ids[0].first != message.first:
+        raise WireError(
+            Reason.WRONG_SHAPE,
+            f"ids: expected {message.rows} from {message.first} on, got {count} from "
+            f"{message.ids[0].first if message.ids else 'none'} on",
+        )
+    steps = (np.arange((span.last - span.first) // step + 1, dtype=np.uint64) for span in message.ids)
+    return np.concatenate(
+        [np.uint64(span.first) + np.uint64(step) * at for span, at in zip(message.ids, steps, strict=True)]
+    )
 
 
 def encode_readout(readout: pb.Readout) -> bytes:
@@ -294,6 +421,14 @@ def _parse(message: type[_M], record: bytes) -> _M:
     return parsed
 
 
+def _check_model(what: str, message: "pb.SpikeColumns | pb.ColumnSums", model: ModelSpec) -> None:
+    if message.model != model.model or message.digest != model.digest:
+        raise WireError(
+            Reason.WRONG_MODEL,
+            f"expected {what} of {model.model} {model.digest:016x}, got {message.model} {message.digest:016x}",
+        )
+
+
 def _batch(ids: Sequence[int]) -> int:
     if not 1 <= len(ids) <= MAX_SEQUENCES:
         raise WireError(Reason.WRONG_SHAPE, f"expected 1 .. {MAX_SEQUENCES} ids, got {len(ids)}")
@@ -325,6 +460,13 @@ def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], name: str) -> n
             Reason.WRONG_SHAPE, f"{name}: expected {list(shape)} of {dtype.name} = {size} bytes, got {len(data)}"
         )
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _finite(data: bytes, shape: tuple[int, ...], name: str) -> npt.NDArray[np.float64]:
+    numbers = _array(data, np.dtype("<f8"), shape, name)
+    if not np.isfinite(numbers).all():
+        raise WireError(Reason.OUT_OF_RANGE, f"{name}: expected finite numbers")
+    return numbers
 
 
 def _targets(message: "pb.Block | pb.SpikeColumns", batch: int, readout: ReadoutSpec) -> Targets:

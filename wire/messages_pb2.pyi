@@ -88,6 +88,38 @@ class SpikeColumns(_message.Message):
     values: bytes
     def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., shard: _Optional[int] = ..., first_witness: _Optional[int] = ..., witnesses: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., spikes: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ...) -> None: ...
 
+class ColumnSums(_message.Message):
+    __slots__ = ("schema", "model", "digest", "first", "rows", "tile", "gram", "cross", "fingerprints", "ids", "step", "total", "energy", "everything")
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    TILE_FIELD_NUMBER: _ClassVar[int]
+    GRAM_FIELD_NUMBER: _ClassVar[int]
+    CROSS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_FIELD_NUMBER: _ClassVar[int]
+    EVERYTHING_FIELD_NUMBER: _ClassVar[int]
+    schema: int
+    model: str
+    digest: int
+    first: int
+    rows: int
+    tile: int
+    gram: bytes
+    cross: bytes
+    fingerprints: bytes
+    ids: _containers.RepeatedCompositeFieldContainer[Span]
+    step: int
+    total: bytes
+    energy: bytes
+    everything: bytes
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., first: _Optional[int] = ..., rows: _Optional[int] = ..., tile: _Optional[int] = ..., gram: _Optional[bytes] = ..., cross: _Optional[bytes] = ..., fingerprints: _Optional[bytes] = ..., ids: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., step: _Optional[int] = ..., total: _Optional[bytes] = ..., energy: _Optional[bytes] = ..., everything: _Optional[bytes] = ...) -> None: ...
+
 class Witnesses(_message.Message):
     __slots__ = ("schema", "model", "version", "safetensors")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]

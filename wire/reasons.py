@@ -15,6 +15,8 @@ class Reason(StrEnum):
     STALE_READOUT = "stale_readout"  # older than the one in use
     CORRUPT_READOUT = "corrupt_readout"  # the checksum does not fit the bytes
     TOO_LARGE = "too_large"  # a model whose window or half-life the solver may not hold
+    NEEDS_ROWS = "needs_rows"  # a model whose readout cannot be had from sums
+    COUNTED_TWICE = "counted_twice"  # sums over samples that are in the dictionary already
     WRONG_MODEL = "wrong_model"  # made from another specification of the model
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas
 
-from solver_service.bits import Indices
+from snn.bits import Indices
 from solver_service.fit import Samples
 from solver_service.linear_algebra import damped_cholesky
 from solver_service.losses import Array, Floats

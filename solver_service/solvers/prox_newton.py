@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from solver_service.bits import Indices
+from snn.bits import Indices
 from solver_service.certificate import Certificate, dual_value
 from solver_service.fit import Samples
 from solver_service.losses import Array

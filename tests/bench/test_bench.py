@@ -58,12 +58,25 @@ def test_solver_stream_solves_the_stream_and_all_of_its_rows(tmp_path: Path, pro
     assert all(row.ours > 0 and (row.peer_value or 0) > 0 for row in rows)
 
 
+def test_gram_says_from_which_rate_sums_pay(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "gram", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours = {row.metric: row.ours for row in draw.read(tmp_path / "gram.json")}
+    assert ours["less work from"] == pytest.approx(
+        ours["a solver's core, reading sums"] / 100 * ours["rows that a solver's core reads"]
+    )
+    assert ours["fewer bytes from"] > 0
+    assert ours["rows that a task of the job sums"] > 0
+
+
 def test_a_name_that_is_no_benchmark_is_refused_with_the_names_that_are(project_root: Path) -> None:
     command = [sys.executable, "-m", "spikeloom", "bench", "nothing"]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 1
     for name in (
         "draw",
+        "gram",
         "latency",
         "live_sequences",
         "packed_products",

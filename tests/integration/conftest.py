@@ -37,13 +37,14 @@ def eventually(happened: Callable[[], bool], what: str, seconds: float = 120) ->
 class Solver:
     """The solver service as a process of its own."""
 
-    def __init__(self, stack: Stack, state: Path) -> None:
+    def __init__(self, stack: Stack, state: Path, **settings: str) -> None:
         self._environment = {
             **stack.environment,
             "SPIKELOOM_SOLVER_STATE": str(state),
             "SPIKELOOM_SOLVER_METRICS_PORT": str(Ports().take()),
             "SPIKELOOM_SOLVER_EVERY_SECONDS": "1",
             "SPIKELOOM_SOLVER_SNAPSHOT_SECONDS": "1",
+            **{f"SPIKELOOM_SOLVER_{name.upper()}": value for name, value in settings.items()},
         }
         self._process: subprocess.Popen | None = None
 

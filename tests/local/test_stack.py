@@ -21,7 +21,6 @@ from spikeloom.local.ports import HOST, Ports
 from spikeloom.local.process import Process, run
 from wire.topics import TopicsDiffer, create_topics, read_topics
 
-DOUBLING_JOB = Path(__file__).with_name("doubling_job.py")
 READ_SECONDS = 90
 
 
@@ -112,39 +111,6 @@ def test_a_folder_with_a_running_stack_takes_no_second_one(stack: Stack) -> None
 def test_an_empty_folder_has_no_stack(tmp_path: Path) -> None:
     with pytest.raises(NotRunning, match="spikeloom up"):
         Stack.attach(tmp_path)
-
-
-def test_exactly_once_through_the_death_of_a_task_manager(stack: Stack) -> None:
-    admin = KafkaAdminClient(**stack.connection.python_client())
-    admin.create_topics({"doubling-in": {"num_partitions": 2}, "doubling-out": {"num_partitions": 1}})
-    producer = KafkaProducer(**stack.connection.python_client())
-
-    def push() -> None:
-        for number in range(100):
-            producer.send("doubling-in", bytes([number]))
-        producer.flush()
-
-    once = [bytes([number]) * 2 for number in range(100)]
-    push()
-    job = stack.submit(DOUBLING_JOB, "doubling-in", "doubling-out", parallelism=2)
-    assert _read_committed(stack, "doubling-out", 100) == sorted(once)
-
-    task_manager = stack.processes[stack.task_managers[0]]
-    assert any("beam_boot" in " ".join(member.cmdline()) for member in task_manager.group())
-    stack.kill_task_manager(0)
-    assert task_manager.group() == []  # its Python workers died with it
-    push()
-    stack.start_task_manager()
-    assert _read_committed(stack, "doubling-out", 200) == sorted(once * 2)
-
-    savepoint = stack.savepoint(job, stop=True)
-    assert stack.job_state(job) == "FINISHED"
-    push()
-    restored = stack.submit(DOUBLING_JOB, "doubling-in", "doubling-out", parallelism=1, savepoint=savepoint)
-    assert _read_committed(stack, "doubling-out", 300) == sorted(once * 3)
-    stack.cancel(restored)
-    producer.close()
-    admin.close()
 
 
 def test_a_job_that_cannot_be_submitted_says_why(stack: Stack, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from solver_service.bits import BitMatrix
+from snn.bits import BitMatrix
 from solver_service.fit import Moments, Samples
 from solver_service.losses import LOSSES, Array
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snn import fingerprint
 from snn.model import ReadoutSpec
 from solver_service import columns as columns_module
-from solver_service import fingerprint, snapshot
+from solver_service import snapshot
 from solver_service.columns import Columns
 from solver_service.dictionary import Dictionary, Piece, Rows
 from solver_service.losses import LOSSES

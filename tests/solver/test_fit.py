@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solver_service.bits import BitMatrix
+from snn.bits import BitMatrix
 from solver_service.certificate import certify
 from solver_service.fit import Samples
 from solver_service.losses import LOSSES, Array

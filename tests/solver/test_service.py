@@ -115,13 +115,13 @@ def test_restart_ends_in_the_identical_dictionary(service: SolverService, tmp_pa
     for offset, record in enumerate(records[:7]):
         first.ingest(record)
         if offset == 4:
-            first.offsets[0] = offset + 1
+            first.offsets["spike-columns"][0] = offset + 1
             first.versions["tiny"] = 9
             first.save()
     second = SolverService(SolverSettings(state=tmp_path / "b"), KafkaConnection())  # records 5 and 6 were not saved
     second.restore()
     assert second.versions == {"tiny": 9}
-    for record in records[second.offsets[0] :]:
+    for record in records[second.offsets["spike-columns"][0] :]:
         second.ingest(record)
     for name, array in whole.items():
         np.testing.assert_array_equal(array, second.trainers["tiny"].freeze()[name])

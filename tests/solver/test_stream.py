@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snn.bits import BitMatrix
 from snn.model import ModelSpec, parse_model
 from solver_service import dictionary
-from solver_service.bits import BitMatrix
 from solver_service.columns import Columns
 from solver_service.fit import Samples
 from solver_service.losses import LOSSES

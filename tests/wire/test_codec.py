@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snn.sums import Sums
 from tests.models import small_model
 from wire import codec
 from wire import messages_pb2 as pb
@@ -153,6 +154,102 @@ def test_columns_need_model_shard_width_and_targets() -> None:
         assert error.value.reason == reason
     with pytest.raises(WireError, match="wrong_model"):
         codec.decode_columns(record, small_model(lanes=8))
+
+
+def sums_records(ids: list[int], step: int = 4) -> list[bytes]:
+    rng, n = np.random.default_rng(0), len(ids)
+    sums = Sums(
+        *(float(n), np.full(64, n / 2), rng.standard_normal((64, 10)), rng.standard_normal(10), np.ones(10)),
+        *(rng.integers(0, 2**64, shape, np.uint64) for shape in ((64, 2), (1, 2))),
+    )
+    gram = rng.integers(0, n + 1, (64, 64)).astype(np.int32)
+    return list(codec.encode_sums(MODEL, np.array(ids, np.uint64), step, sums, gram))
+
+
+def test_sums_come_back_as_they_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "BAND", 24)
+    ids = [2**64 - 3, 1, 5, 9, 2**40 + 1]
+    records = sums_records(ids)
+    parts = [codec.decode_sums(record, MODEL) for record in records]
+    assert {codec.sums_model(record) for record in records} == {"small"}
+    assert [part.number for part in parts] == list(range(6))
+    assert {(part.first, part.rows) for part in parts} == {(1, 5)}
+    bands = [range(24), range(24, 48), range(48, 64)]
+    assert [part.tile[:2] for part in parts] == [(bands[i], bands[j]) for i in range(3) for j in range(i + 1)]
+    rng = np.random.default_rng(0)
+    cross, total = rng.standard_normal((64, 10)), rng.standard_normal(10)
+    fingerprints, everything = (rng.integers(0, 2**64, shape, np.uint64) for shape in ((64, 2), (1, 2)))
+    gram = rng.integers(0, 6, (64, 64))
+    for part in parts:
+        top, left, products = part.tile
+        assert np.array_equal(products, gram[np.ix_(top, left)])
+        assert (part.cross is None) == (part.fingerprints is None) == (top != left)
+        assert (part.head is None) == (part.number > 0)
+        if part.cross is not None:
+            assert np.array_equal(part.cross, cross[list(top)])
+            assert np.array_equal(part.fingerprints, fingerprints[list(top)])
+    head = parts[0].head
+    assert head is not None
+    assert head.ids.tolist() == sorted(ids)
+    assert np.array_equal(head.total, total)
+    assert np.array_equal(head.energy, np.ones(10))
+    assert np.array_equal(head.everything, everything)
+
+
+def test_a_tile_of_many_outputs_fits_into_a_record() -> None:
+    model = small_model(
+        readout={"outputs": 4096}, witnesses={"law": {"name": "gaussian"}, "count": 3000 * 8, "shards": 1}
+    )
+    places = codec.tiles(model)
+    assert max(2 * len(top) * len(left) + (8 * 4096 + 16) * len(top) for top, left in places) < 2**22
+    assert sorted(j for top, left in places if top == left for j in top) == list(range(3000 * 8))
+
+
+def sums_record(**changes: object) -> bytes:
+    message = pb.ColumnSums.FromString(sums_records([1, 5, 9])[0])
+    for name, value in changes.items():
+        if name == "ids":
+            del message.ids[:]
+            message.ids.extend(pb.Span(first=first, last=last) for first, last in value)  # type: ignore[attr-defined]
+        else:
+            setattr(message, name, value)
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"\xff\xff\xff", Reason.NOT_PROTOBUF),
+        (sums_record(schema=2), Reason.UNKNOWN_SCHEMA),
+        (sums_record(model="other"), Reason.WRONG_MODEL),
+        (sums_record(digest=1), Reason.WRONG_MODEL),
+        (sums_record(tile=1), Reason.WRONG_SHAPE),
+        (sums_record(rows=0), Reason.WRONG_SHAPE),
+        (sums_record(rows=2**16), Reason.WRONG_SHAPE),
+        (sums_record(rows=4), Reason.WRONG_SHAPE),
+        (sums_record(rows=2), Reason.OUT_OF_RANGE),
+        (sums_record(first=5), Reason.WRONG_SHAPE),
+        (sums_record(gram=b""), Reason.WRONG_SHAPE),
+        (sums_record(cross=bytes(8)), Reason.WRONG_SHAPE),
+        (sums_record(cross=np.full((64, 10), np.nan).tobytes()), Reason.OUT_OF_RANGE),
+        (sums_record(total=np.full(10, np.inf).tobytes()), Reason.OUT_OF_RANGE),
+        (sums_record(energy=b""), Reason.WRONG_SHAPE),
+        (sums_record(fingerprints=bytes(1023)), Reason.WRONG_SHAPE),
+        (sums_record(everything=bytes(8)), Reason.WRONG_SHAPE),
+        (sums_record(step=0), Reason.WRONG_SHAPE),
+        (sums_record(step=3), Reason.WRONG_SHAPE),
+        (sums_record(ids=[]), Reason.WRONG_SHAPE),
+        (sums_record(ids=[(1, 2**64 - 3)]), Reason.WRONG_SHAPE),
+        (sums_record(ids=[(1, 5), (5, 5)]), Reason.WRONG_SHAPE),
+        (sums_record(ids=[(9, 1)]), Reason.WRONG_SHAPE),
+    ],
+)
+def test_poisoned_sums_are_refused_with_their_reason(record: bytes, reason: Reason) -> None:
+    assert codec.decode_sums(sums_record(), MODEL).rows == 3
+    with pytest.raises(WireError) as error:
+        codec.decode_sums(record, MODEL)
+    assert error.value.reason == reason
+    assert "expected" in error.value.detail
 
 
 @settings(max_examples=50)

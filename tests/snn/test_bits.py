@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solver_service.bits import BitMatrix
+from snn.bits import BitMatrix
 
 EDGES = [0, 1, 7, 8, 9, 31, 32, 33, 64, 65, 100, 129, 150]
 SHAPES = (

@@ -23,9 +23,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from solver_service.losses import Floats
-
 Words = npt.NDArray[np.uint32]
+Floats = npt.NDArray[Any]  # float32 or float64
 
 WORD = 32  # bits
 BITS = 4  # of a group

@@ -11,8 +11,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from solver_service.bit_product import (
+from snn.bit_product import (
     WORD,
+    Floats,
     Words,
     add_gram,
     add_product,
@@ -21,7 +22,6 @@ from solver_service.bit_product import (
     mirror,
     transposed,
 )
-from solver_service.losses import Floats
 
 Bits = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer]
