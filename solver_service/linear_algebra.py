@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.linalg as sl
 from threadpoolctl import ThreadpoolController
 
-from solver_service.bit_product import mirror
+from snn.bit_product import mirror
 from solver_service.losses import Array, Floats
 
 _blas = ThreadpoolController()

@@ -12,7 +12,7 @@ runs on a working set: the support and the worst violators, at most doubling.
 
 import numpy as np
 
-from solver_service.bits import Indices
+from snn.bits import Indices
 from solver_service.certificate import Certificate, dual_value
 from solver_service.fit import Moments
 from solver_service.linear_algebra import Cholesky, damped_cholesky

@@ -14,7 +14,7 @@ enter together by a proximal step; a cold start follows a path of falling beta.
 
 import numpy as np
 
-from solver_service.bits import Indices
+from snn.bits import Indices
 from solver_service.certificate import Certificate, beta_max, dual_value
 from solver_service.fit import Samples
 from solver_service.losses import Array
