@@ -20,6 +20,7 @@ LAST_STEP = 1e-10  # Newton squares the error, so after a step this small it is 
 class Multinomial:
     name = "multinomial"
     curvature = 0.5
+    shift_free = True
 
     def value(self, scores: Array, targets: Array) -> Array:
         return _values(scores, targets)

@@ -20,7 +20,7 @@ from solver_service.fit import Samples
 from solver_service.losses import Array
 from solver_service.penalties import SumOfNorms
 from solver_service.solvers.base import Overdue, Point, Stop, worst_violators
-from solver_service.solvers.newton_system import Bend, Blocks, System
+from solver_service.solvers.newton_system import Bend, Blocks, System, balanced
 
 PATH = 0.2  # ratio of neighbouring betas on the path
 PATH_GAP = 3e-2  # how well the path's inner points are solved
@@ -37,7 +37,8 @@ ZERO = 1e-4  # a group this far below the median norm, and not held by the dual 
 def solve(fit: Samples, penalty: SumOfNorms, beta: float, start: Point, stop: Stop) -> Point:
     """(W, b) from the warm start, or along the path where that is zero."""
     descent = _Descent(fit, penalty, stop)
-    point = start
+    grouped = penalty.sizes(start.w).shape[1] < fit.outputs
+    point = balanced(fit, start) if grouped else start
     if not start.w.any():
         step = PATH * beta_max(fit, penalty)
         while step > 3 * beta and not stop.overdue:

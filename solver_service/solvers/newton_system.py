@@ -10,6 +10,9 @@ rank-one terms come in by Woodbury:
     P = S M S,   M = (A - U U')^-1 = A^-1 + A^-1 U K^-1 U' A^-1,   K = I - U' A^-1 U = I - sum_c u_c u_c' o A_c^-1
     S^2 = diag A / diag (H + full),   U = u sqrt(rank full of the blocks / full), so that K stays positive definite
 
+Where neither the loss nor B sees a shift of all outputs, the direction keeps to the steps that add up to zero over
+them, and so does P (`balanced`): along the others the blocks are stiff and H + B is all but flat.
+
 Rows are sampled by their weight p_c (1 - p_c), all with equal weights then, so that a Gram matrix is counted on bits.
 """
 
@@ -25,7 +28,7 @@ from snn.bits import Indices
 from solver_service.fit import Samples
 from solver_service.linear_algebra import damped_cholesky
 from solver_service.losses import Array, Floats
-from solver_service.solvers.base import Stop
+from solver_service.solvers.base import Point, Stop
 
 Single = npt.NDArray[np.float32]
 SAMPLE_ROWS = 4096  # rows of a block; the Hessian itself uses all
@@ -47,6 +50,13 @@ class Bend(NamedTuple):
     unit: Array  # [k, C]
     inner: Callable[[Floats, Floats], Floats]  # products within each group
     active: npt.NDArray[np.bool_]  # [k, C] coefficients that may move
+
+
+def balanced(fit: Samples, point: Point) -> Point:
+    """The point with the same loss whose coefficients add up to zero over the outputs, where shifts are free."""
+    if not fit.loss.shift_free:
+        return point
+    return Point(point.w - point.w.mean(axis=1, keepdims=True), point.b)
 
 
 class System:
@@ -72,6 +82,7 @@ class System:
         self._precision = precision
         self.weights: Single = (part.share * part.loss.hessian_diagonal(scores)).astype(np.float32)
         self.grouped = bend.full.shape[1] < part.outputs and bool(bend.rank.any())
+        self.balanced = part.loss.shift_free and bend.full.shape[1] < part.outputs
         full = bend.full if self.grouped else bend.full - bend.rank * np.square(bend.unit)
         self.bent: Array = np.where(bend.active, full, 1.0)  # the diagonal of B, without the rank-one terms of groups
         smooth = part.transpose_times(self.weights) * bend.active
@@ -202,6 +213,8 @@ class Preconditioner:
         solved = self.fresh * r
         solved[self.kept] = self.scale * z[self.at]
         solved[:-1] *= self.system.bend.active
+        if self.system.balanced:
+            solved -= solved.mean(axis=1, keepdims=True)
         return solved.astype(np.float64)
 
 
