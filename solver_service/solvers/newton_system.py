@@ -38,6 +38,7 @@ CG_SLOW, CG_SLOW_SHARE = 6, 0.01  # iterations after which new blocks pay, at le
 LARGEST_INVERSES = 2**30  # bytes; beyond it the classes share one inverse
 HELD_STEPS = 20  # of CG, after coefficients were held
 CG_SHARE = 0.03  # of the right side that is left over, in the preconditioner's norm
+CG_LARGEST = 0.3  # of its largest entry, which the gap sees and that norm may not, where blocks are old
 MOST_FRESH = 0.1  # of the columns may be new to the blocks; they are preconditioned by their diagonal
 
 
@@ -128,8 +129,10 @@ class System:
         p, rz = z, float((r * z).sum())
         whole = np.concatenate([self.right[:-1] * self.bend.active, self.right[-1:]])
         goal = share**2 * float((whole * preconditioner.solve(whole)).sum())
+        largest = CG_LARGEST * float(np.abs(whole).max())
         for _ in range(steps):
-            if rz <= goal or stop.overdue:
+            done = rz <= goal and float(np.abs(r).max()) <= largest
+            if done or rz <= 0 or stop.overdue:
                 return x, r, True
             hp = self.product(p)
             curvature = float((p * hp).sum())
@@ -140,7 +143,7 @@ class System:
             z = preconditioner.solve(r)
             rz, before = float((r * z).sum()), rz
             p = z + rz / before * p
-        return x, r, rz <= goal
+        return x, r, rz <= goal and float(np.abs(r).max()) <= largest
 
 
 class Blocks:
