@@ -105,11 +105,11 @@ class System:
         x, r = np.zeros_like(self.right), self.right
         if blocks is not None and not blocks.outgrown(self):
             slow = max(CG_SLOW, int(CG_SLOW_SHARE * len(self.rows)))
-            x, r, done = self._conjugate_gradients(Preconditioner(self, blocks), x, r, slow, share, stop)
+            x, r, done = self._conjugate_gradients(Preconditioner(self, blocks, stop), x, r, slow, share, stop)
             if done:
                 return x, blocks
         blocks = Blocks(self, stop)
-        return self._conjugate_gradients(Preconditioner(self, blocks), x, r, CG_STEPS, share, stop)[0], blocks
+        return self._conjugate_gradients(Preconditioner(self, blocks, stop), x, r, CG_STEPS, share, stop)[0], blocks
 
     def hold(self, x: Array, held: npt.NDArray[np.bool_], values: Array, share: float, stop: Stop) -> Array:
         """The direction from x on, where the coefficients `held` [k, C] have `values` from now on."""
@@ -169,7 +169,7 @@ class Blocks:
                 a *= np.outer(on, on)
             a[np.arange(k), np.arange(k)] += bent[:, c]
             a[k, k] += system.mass
-            self.inverses.append(damped_cholesky(a).inverse())
+            self.inverses.append(damped_cholesky(a, stop.check).inverse(stop.check))
 
     def outgrown(self, system: System) -> bool:
         return len(np.setdiff1d(system.rows, self.rows)) > MOST_FRESH * len(self.rows)
@@ -185,7 +185,7 @@ class Blocks:
 class Preconditioner:
     """Blocks fitted to a system."""
 
-    def __init__(self, system: System, blocks: Blocks) -> None:
+    def __init__(self, system: System, blocks: Blocks, stop: Stop) -> None:
         self.system, self.blocks, (_, full, rank, unit, self.inner, _) = system, blocks, system.bend
         self.fresh: Single = (1 / system.diagonal).astype(np.float32)
         kept = np.isin(system.rows, blocks.rows)
@@ -201,7 +201,7 @@ class Preconditioner:
             inner = np.eye(len(self.side), dtype=np.float32)
             for c in range(self.size[1]):
                 _subtract(inner, blocks.inverses[c % len(blocks.inverses)].T, np.ascontiguousarray(self.side[:, c]))
-            self.woodbury = damped_cholesky(inner.T)
+            self.woodbury = damped_cholesky(inner.T, stop.check)
 
     def solve(self, right: Array) -> Array:
         r = right.astype(np.float32)

@@ -37,7 +37,7 @@ def test_inverts_a_system_of_blocks(draw: Draw, penalty: str, seed: int) -> None
     w = rng.standard_normal((fit.columns, fit.outputs))
     system = _system(fit, penalty, w, np.arange(fit.columns))
     v = rng.standard_normal((fit.columns + 1, fit.outputs))
-    again = Preconditioner(system, Blocks(system, NEVER)).solve(system.product(v))
+    again = Preconditioner(system, Blocks(system, NEVER), NEVER).solve(system.product(v))
     np.testing.assert_allclose(again, v, atol=2e-3 * np.abs(v).max())
 
 
@@ -53,12 +53,12 @@ def test_blocks_of_another_point_serve(draw: Draw, loss: str, penalty: str, seed
     blocks = Blocks(_system(fit, penalty, w, np.arange(1, fit.columns)), NEVER)
     rows = np.arange(0, fit.columns - 1)
     system = _system(fit, penalty, w * 10 ** rng.uniform(-2, 2, (len(w), 1)), rows)
-    preconditioner = Preconditioner(system, blocks)
+    preconditioner = Preconditioner(system, blocks, NEVER)
     v = rng.standard_normal((len(rows) + 1, fit.outputs))
     assert float((v * preconditioner.solve(v)).sum()) > 0
     direction, _ = system.solve(blocks, Stop(0.0, time.monotonic() + 10))
     slope = float((system.right * direction).sum())
     assert slope > 0
     left = system.right - system.product(direction)
-    fresh = Preconditioner(system, Blocks(system, NEVER))
+    fresh = Preconditioner(system, Blocks(system, NEVER), NEVER)
     assert float((left * fresh.solve(left)).sum()) < 0.1 * float((system.right * fresh.solve(system.right)).sum())
