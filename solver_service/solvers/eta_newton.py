@@ -12,6 +12,7 @@ runs on a working set: the support and the worst violators, at most doubling.
 
 import numpy as np
 
+from snn.bits import Indices
 from solver_service.certificate import Certificate, dual_value
 from solver_service.fit import Moments
 from solver_service.linear_algebra import Cholesky, damped_cholesky
@@ -99,14 +100,30 @@ class _Iterate:
         gradient, p = self.gradient, self.problem
         tiny = 1e-9 * float(self.eta.mean())
         free = np.flatnonzero((self.eta > tiny) | (gradient < 0))
-        half = self.factor.half_solve(self.root[:, None] * p.h[np.ix_(self.used, free)])
-        m = p.h[np.ix_(free, free)] - half.T @ half
-        hessian = (self.residual[free] @ self.residual[free].T) * m / p.beta**2
+        hessian = self._curvature(free) * (self.residual[free] @ (self.residual[free].T / p.beta**2))
         floor = 1e-3 * float(self.eta.mean())  # also for the zeros that enter
         hessian[np.diag_indices_from(hessian)] += damping * p.beta / (2 * np.maximum(self.eta[free], floor))
         direction = -self.eta  # what is not free goes to zero
         direction[free] = -damped_cholesky(hessian).solve(gradient[free])
         return direction
+
+    def _curvature(self, free: Indices) -> Array:
+        """M over some columns; where eta > 0 it is beta E^-1/2 (I - beta S) E^-1/2."""
+        beta, h, root, inverse = self.problem.beta, self.problem.h, self.root, self.factor.inverse()
+        inside, zero = np.flatnonzero(self.eta[free]), np.flatnonzero(self.eta[free] == 0)
+        at = np.searchsorted(self.used, free[inside])
+        block = -beta * inverse[np.ix_(at, at)]
+        block[np.diag_indices_from(block)] += 1
+        block *= np.outer(beta / root[at], 1 / root[at])
+        if not len(zero):
+            return block
+        m = np.empty((len(free), len(free)))
+        m[np.ix_(inside, inside)] = block
+        across = (h[np.ix_(free[zero], self.used)] * root) @ inverse
+        m[np.ix_(zero, inside)] = beta * across[:, at] / root[at]
+        m[np.ix_(inside, zero)] = m[np.ix_(zero, inside)].T
+        m[np.ix_(zero, zero)] = h[np.ix_(free[zero], free[zero])] - (across * root) @ h[np.ix_(self.used, free[zero])]
+        return m
 
 
 def _newton(problem: _Restricted, w: Array, target: float, stop: Stop) -> Array:

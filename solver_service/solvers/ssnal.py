@@ -98,10 +98,11 @@ def proximal_points(problem: Quadratic, w: Array, target: float, stop: Stop) -> 
     hw = problem.h @ w
     gap = problem.gap(w, hw)
     best, best_gap = w, gap
+    factor = ActiveSetFactor(problem.h, 1 / sigma)
     for _ in range(PROXIMAL_STEPS):
         if gap <= target or stop.overdue:
             break
-        w, hw = _proximal_point(problem, sigma, w, hw, stop)
+        w, hw = _proximal_point(problem, sigma, factor, w, hw, stop)
         before, gap = gap, problem.gap(w, hw)
         if gap < best_gap:
             best, best_gap = w, gap
@@ -109,13 +110,15 @@ def proximal_points(problem: Quadratic, w: Array, target: float, stop: Stop) -> 
             break
         if gap > before / 10:
             sigma = min(10 * sigma, LARGEST_SIGMA / unit)
+            factor = ActiveSetFactor(problem.h, 1 / sigma)
     return best
 
 
-def _proximal_point(problem: Quadratic, sigma: float, w: Array, hw: Array, stop: Stop) -> tuple[Array, Array]:
+def _proximal_point(
+    problem: Quadratic, sigma: float, factor: ActiveSetFactor, w: Array, hw: Array, stop: Stop
+) -> tuple[Array, Array]:
     """The proximal point w+ of w and H w+."""
     h, b, beta, _ = problem
-    factor = ActiveSetFactor(h, 1 / sigma)
     v, hv, u = w, hw, w + sigma * (b - hw)
     new = _soft(u, sigma * beta)
     for _ in range(NEWTON_STEPS):
