@@ -84,7 +84,7 @@ class _Readout(BaseEstimator):  # type: ignore[misc]
             )
         order = np.random.default_rng(self.random_state).permutation(samples.rows)
         rest, held_out = (samples.take(np.sort(part)) for part in (order[held:], order[:held]))
-        return warm_path(rest, held_out, self.penalty, seconds=seconds / 2)
+        return warm_path(rest, held_out, self.penalty, seconds=seconds / 2, device=self.device)
 
     def _bits(self, X: Any) -> BitMatrix:
         if self.binarize is None and not _is_binary(X):

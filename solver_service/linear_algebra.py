@@ -4,8 +4,9 @@ OpenBLAS's threads spin while they wait for each other, which collapses when the
 two-core machine a 2,000 x 2,000 `potrf` took 1.1 s on two threads and 0.08 s on one, a whole MNIST solve 4 s and 2 s.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from snn.bit_product import mirror
 from solver_service.losses import Array, Floats
 
 LARGEST_CALL = 2048  # columns that one call factors; a deadline has to wait for it
+GPU_FROM = 2048  # columns from which a factor on a GPU is worth the way there
 BLOCK = 256  # columns between two looks at the deadline; of 10,000 some .3 s
 _blas = ThreadpoolController()
+_device: ContextVar[str | None] = ContextVar("device", default=None)
 Check = Callable[[], None]  # raises where time is up
 
 
@@ -25,6 +28,16 @@ def one_thread() -> AbstractContextManager[object]:
     """BLAS on one thread while the context is entered, in the whole process."""
     limit: AbstractContextManager[object] = _blas.limit(limits=1, user_api="blas")
     return limit
+
+
+@contextmanager
+def factors_on(device: str | None) -> Iterator[None]:
+    """Large matrices are factored on this device of torch while the context is entered, in this thread."""
+    before = _device.set(device)
+    try:
+        yield
+    finally:
+        _device.reset(before)
 
 
 class Cholesky:
@@ -101,12 +114,22 @@ def _invert_in_blocks(a: Floats, check: Check) -> None:
         a[end:, j:end], a[j:end, end:] = below, below.T
 
 
+def cholesky(a: Floats, check: Check = lambda: None) -> Cholesky:
+    """The factor, made where `factors_on` says if A is large."""
+    device = _device.get()
+    if device is None or len(a) < GPU_FROM:
+        return Cholesky(a, check)
+    from solver_service.linear_algebra_gpu import GpuCholesky  # here: torch takes seconds and 200 MB to import
+
+    return GpuCholesky(a, device)
+
+
 def damped_cholesky(a: Floats, check: Check = lambda: None) -> Cholesky:
     """Cholesky of A plus the smallest tried multiple of its mean diagonal that makes it positive definite."""
     unit, tried = max(float(a.trace()) / len(a), 1e-300), a
     for jitter in (1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
         try:
-            return Cholesky(tried, check)
+            return cholesky(tried, check)
         except np.linalg.LinAlgError:
             tried = a.copy(order="K")
             tried[np.diag_indices_from(a)] += jitter * unit

@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from solver_service.linear_algebra import Cholesky
+from solver_service.linear_algebra import Check, Cholesky
 from solver_service.losses import Floats
 
 
@@ -25,5 +25,5 @@ class GpuCholesky(Cholesky):
         columns = torch.from_numpy(np.ascontiguousarray(right.reshape(len(right), -1))).to(self._lower)
         return np.asarray(torch.cholesky_solve(columns, self._lower).cpu().numpy().reshape(right.shape))
 
-    def inverse(self) -> Floats:
+    def inverse(self, check: Check = lambda: None) -> Floats:
         return np.asarray(torch.cholesky_inverse(self._lower).cpu().numpy())

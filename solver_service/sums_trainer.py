@@ -24,7 +24,8 @@ WAITING = "waiting_"  # of the names of the records' arrays in a snapshot
 
 class SumsTrainer(Training):
     def __init__(self, model: ModelSpec, arrays: Arrays | None = None, device: str | None = None) -> None:
-        """`arrays` as `freeze` gave them, for a restart; `device` as in `solve`. Raises WireError for a model that needs rows."""
+        """`arrays` as `freeze` gave them, for a restart; `device` as in `solve`. Raises WireError for a model that
+        needs rows."""
         if model.readout.needs_rows:
             raise WireError(
                 Reason.NEEDS_ROWS,

@@ -104,7 +104,7 @@ class Trainer(Training):
         if self._held_out is None:
             return super()._relative_beta(problem, seconds)
         if problem.held_out is not None:
-            self._held_out.choose(problem.fit, problem.held_out, seconds)
+            self._held_out.choose(problem.fit, problem.held_out, seconds, self.device)
         return self._held_out.relative_beta
 
     def _held_out_samples(self) -> Samples | None:

@@ -76,7 +76,9 @@ class Training(ABC):
         relative_beta = self._relative_beta(problem, seconds / 2)
         start, candidates = self._start(problem.candidates), problem.candidates
         left = max(0.0, begun + seconds - time.monotonic())
-        solution = solve(problem.fit, readout.penalty, relative_beta, readout.tolerance, start, left, backend, self.device)
+        solution = solve(
+            problem.fit, readout.penalty, relative_beta, readout.tolerance, start, left, backend, self.device
+        )
         self._support = candidates[solution.support]
         self._newest = Point(solution.coefficients[solution.support], solution.intercept)
         message = self._message(solution, version, problem, time.monotonic() - begun)

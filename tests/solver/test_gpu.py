@@ -60,5 +60,5 @@ def test_an_estimator_and_its_path(draw: Draw, device: str) -> None:
 
 
 def test_the_service_says_what_it_expects() -> None:
-    with pytest.raises(ValueError, match="cpu.*cuda"):
+    with pytest.raises(ValueError, match=r"cpu.*cuda"):
         SolverSettings.model_validate({"device": "tpu"})
