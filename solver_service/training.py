@@ -77,7 +77,15 @@ class Training(ABC):
         start, candidates = self._start(problem.candidates), problem.candidates
         left = max(0.0, begun + seconds - time.monotonic())
         solution = solve(
-            problem.fit, readout.penalty, relative_beta, readout.tolerance, start, left, backend, self.device
+            problem.fit,
+            readout.penalty,
+            relative_beta,
+            readout.tolerance,
+            start,
+            left,
+            backend,
+            self.device,
+            metrics.SOLVING_GAP.labels(self.model.model).set,
         )
         self._support = candidates[solution.support]
         self._newest = Point(solution.coefficients[solution.support], solution.intercept)

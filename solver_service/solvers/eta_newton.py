@@ -42,7 +42,7 @@ def _working_sets(fit: Moments, beta: float, w: Array, stop: Stop) -> Array:
         norms = group.dual_norms(ray.correlation)
         support = w.any(axis=1)
         entering = worst_violators(norms, beta, ~support, max(FIRST_WORKING_SET, int(support.sum())))
-        if gap <= stop.relative_gap or stop.overdue:
+        if stop.reached(gap):
             return w
         inside = np.sort(np.concatenate([np.flatnonzero(support), entering]))
         target = max(stop.relative_gap / 2, gap / 30) * max(1.0, abs(primal))

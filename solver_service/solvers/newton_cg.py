@@ -60,7 +60,7 @@ class _Descent:
             self.gap = now.relative_gap
             if now.gap < best_gap:
                 best, best_gap = Point(w, b), now.gap
-            if now.relative_gap <= self.stop.relative_gap or self.stop.overdue:
+            if self.stop.reached(now.relative_gap):
                 break
             if step == 0:
                 damping = min(1.0, now.relative_gap) ** 2

@@ -52,7 +52,7 @@ def _descend(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: St
         lowest = min(lowest, objective)
         if now.gap < best_gap:
             best, best_gap = Point(w, b), now.gap
-        if now.relative_gap <= stop.relative_gap or stop.overdue or stall == LARGEST_STALL:
+        if stop.reached(now.relative_gap) or stall == LARGEST_STALL:
             break
         gradient = fit.share * loss.gradient(scores, fit.targets)
         bend = _bend(w, beta, damping * loss.curvature)

@@ -58,7 +58,7 @@ def _working_sets(fit: Moments, beta: float, start: Array, stop: Stop) -> Array:
         ray = fit.dual_ray(w)
         primal = fit.value(w, fit.intercept(w)) + beta * L1.value(w)
         now = Certificate(primal, dual_value(ray, L1, beta))
-        if now.relative_gap <= stop.relative_gap or stop.overdue:
+        if stop.reached(now.relative_gap):
             break
         if now.primal >= before.primal and now.gap >= before.gap:  # round-off
             break
