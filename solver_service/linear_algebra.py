@@ -156,8 +156,8 @@ class ActiveSetFactor:
 
     LARGEST_BORDER = 0.12  # of |J0|: beyond it a new factorisation of |J|^3 / 3 is cheaper than 2 d |J0|^2
 
-    def __init__(self, a: Array, shift: float) -> None:
-        self.a, self.shift = a, shift
+    def __init__(self, a: Array, shift: float, check: Check) -> None:
+        self.a, self.shift, self.check = a, shift, check
         self.base: npt.NDArray[np.intp] = np.zeros(0, np.intp)  # J0, with its factor `lower`
         self.known: npt.NDArray[np.intp] = np.zeros(0, np.intp)  # columns that bordered it, and L^-1 of them
         self.z: Array = np.zeros((0, 0))
@@ -206,6 +206,6 @@ class ActiveSetFactor:
     def _factor(self, active: npt.NDArray[np.intp]) -> None:
         a = self.a[np.ix_(active, active)]
         a[np.diag_indices_from(a)] += self.shift
-        self.lower = damped_cholesky(a.T).lower
+        self.lower = damped_cholesky(a.T, self.check).lower
         self.base = active
         self.known, self.z = np.zeros(0, np.intp), np.zeros((0, len(active)))

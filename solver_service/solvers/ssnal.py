@@ -25,7 +25,7 @@ from solver_service.fit import Moments
 from solver_service.linear_algebra import ActiveSetFactor
 from solver_service.losses import Array
 from solver_service.penalties import NORMS
-from solver_service.solvers.base import Point, Stop, worst_violators
+from solver_service.solvers.base import Overdue, Point, Stop, worst_violators
 
 L1 = NORMS["l1"]
 FIRST_WORKING_SET = 64
@@ -98,11 +98,14 @@ def proximal_points(problem: Quadratic, w: Array, target: float, stop: Stop) -> 
     hw = problem.h @ w
     gap = problem.gap(w, hw)
     best, best_gap = w, gap
-    factor = ActiveSetFactor(problem.h, 1 / sigma)
+    factor = ActiveSetFactor(problem.h, 1 / sigma, stop.check)
     for _ in range(PROXIMAL_STEPS):
         if gap <= target or stop.overdue:
             break
-        w, hw = _proximal_point(problem, sigma, factor, w, hw, stop)
+        try:
+            w, hw = _proximal_point(problem, sigma, factor, w, hw, stop)
+        except Overdue:
+            break
         before, gap = gap, problem.gap(w, hw)
         if gap < best_gap:
             best, best_gap = w, gap
@@ -110,7 +113,7 @@ def proximal_points(problem: Quadratic, w: Array, target: float, stop: Stop) -> 
             break
         if gap > before / 10:
             sigma = min(10 * sigma, LARGEST_SIGMA / unit)
-            factor = ActiveSetFactor(problem.h, 1 / sigma)
+            factor = ActiveSetFactor(problem.h, 1 / sigma, stop.check)
     return best
 
 
