@@ -92,6 +92,14 @@ class BitMatrix:
         check_indices("rows", rows, self.rows)
         return BitMatrix(len(rows), self.columns, by_row=np.ascontiguousarray(self.by_row[:, rows]))
 
+    def on(self, device: str | None) -> "BitMatrix":
+        """A copy on a device as torch names it, "cuda"; with None this very matrix, for the compiled kernels."""
+        if device is None:
+            return self
+        from snn.bits_gpu import GpuBitMatrix  # here: torch takes seconds and 200 MB to import
+
+        return GpuBitMatrix.copy_of(self, device)
+
     def times(self, w: Floats) -> Floats:
         """D W [N, C] for W [P, C], in W's precision, float32 or float64."""
         check_shape("W", w, self.columns)

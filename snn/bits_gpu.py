@@ -44,6 +44,11 @@ class GpuBitMatrix(BitMatrix):
         chosen = torch.device(device)
         return cls(chosen, matrix.rows, matrix.columns, by_row=_to(matrix.by_row, chosen))
 
+    def on(self, device: str | None) -> BitMatrix:
+        if device is None or torch.device(device) == self.device:
+            return self
+        return super().on(device)
+
     @cached_property
     def _by_row(self) -> Tensor:
         return _transposed(self._by_column, self.rows)

@@ -31,6 +31,8 @@ INT32_ROWS = 2**31 - 1  # more need wider inner products
 
 
 class Columns:
+    device: str | None = None  # where inner products are counted (`BitMatrix.on`)
+
     def __init__(self, witnesses: int, outputs: int, half_life: int | None = None) -> None:
         self.half_life = half_life
         self.rows = 0
@@ -62,7 +64,7 @@ class Columns:
                 self._count(rows.part(slice(top, top + COUNTED)), sign)
 
     def _count(self, rows: Rows, sign: int) -> None:
-        spikes, weights = BitMatrix.from_rows(rows.bits), by_age(len(rows.ids), self.half_life)
+        spikes, weights = BitMatrix.from_rows(rows.bits).on(self.device), by_age(len(rows.ids), self.half_life)
         decay = self._decay(len(rows.ids))
         self._add(of_rows(spikes, rows.ids, rows.targets, weights), sign, decay)
         self._part()

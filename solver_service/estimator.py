@@ -41,12 +41,14 @@ class _Readout(BaseEstimator):  # type: ignore[misc]
         binarize: float | None = None,
         validation_fraction: float = 0.1,
         random_state: int | None = 0,
+        device: str | None = None,
     ) -> None:
         """penalty: l1 (every coefficient), group (the coefficients of a column), ridge or none.
         relative_beta: beta / beta_max in (0, 1], or the rule by which held-out rows choose it: "best" or "sparsest".
         tolerance: the relative gap to reach. max_seconds: after which `fit` returns what it has, with its gap.
         binarize: a column is 1 where X is above it; None if X is zeros and ones already.
         validation_fraction: of the rows, drawn by `random_state`, held out to choose beta; not used for a number.
+        device: a device of torch, "cuda", for wide or long X; None for this CPU.
         """
         self.penalty = penalty
         self.relative_beta = relative_beta
@@ -55,10 +57,11 @@ class _Readout(BaseEstimator):  # type: ignore[misc]
         self.binarize = binarize
         self.validation_fraction = validation_fraction
         self.random_state = random_state
+        self.device = device
 
     def _solve(self, loss: str, spikes: BitMatrix, targets: Array, weights: Array | None) -> tuple[Array, Array]:
         """Coefficients [P, C] and intercept [C]; sets all that a fit leaves behind but these."""
-        samples = Samples(LOSSES[loss], spikes, targets, weights)
+        samples = Samples(LOSSES[loss], spikes.on(self.device), targets, weights)
         seconds = np.inf if self.max_seconds is None else self.max_seconds
         relative_beta, start = self.relative_beta, None
         if isinstance(relative_beta, str):
@@ -66,7 +69,7 @@ class _Readout(BaseEstimator):  # type: ignore[misc]
             at = self.path_.chosen(relative_beta)
             relative_beta = float(self.path_.relative_betas[at])
             start = Point(self.path_.solutions[at].coefficients, self.path_.solutions[at].intercept)
-        solution = solve(samples, self.penalty, relative_beta, self.tolerance, start, seconds)
+        solution = solve(samples, self.penalty, relative_beta, self.tolerance, start, seconds, device=self.device)
         self.beta_, self.relative_beta_ = solution.beta, relative_beta
         self.primal_, self.dual_ = solution.primal, solution.dual
         self.relative_gap_, self.support_ = solution.relative_gap, solution.support
@@ -81,7 +84,7 @@ class _Readout(BaseEstimator):  # type: ignore[misc]
             )
         order = np.random.default_rng(self.random_state).permutation(samples.rows)
         rest, held_out = (samples.take(np.sort(part)) for part in (order[held:], order[:held]))
-        return warm_path(rest, held_out, self.penalty, seconds=seconds / 2)
+        return warm_path(rest, held_out, self.penalty, seconds=seconds / 2, device=self.device)
 
     def _bits(self, X: Any) -> BitMatrix:
         if self.binarize is None and not _is_binary(X):

@@ -95,6 +95,12 @@ class Samples:
         part.spikes, part.columns, part.frequency = self.spikes.select(columns), len(columns), self.frequency[columns]
         return part
 
+    def on(self, device: str | None) -> "Samples":
+        """The same with D on a device (`BitMatrix.on`)."""
+        moved = copy(self)
+        moved.spikes = self.spikes.on(device)
+        return moved
+
     def take(self, rows: Indices) -> "Samples":
         """Some of the rows, with their targets and weights."""
         return Samples(self.loss, self.spikes.take(rows), self.targets[rows], self.weights[rows])

@@ -61,11 +61,11 @@ class HeldOut:
             weights = balanced(weights, rows.targets)
         return columns.samples(rows, LOSSES[readout.loss], weights)
 
-    def choose(self, fit: Moments | Samples, held_out: Samples, seconds: float) -> None:
+    def choose(self, fit: Moments | Samples, held_out: Samples, seconds: float, device: str | None = None) -> None:
         """Take up the beta that `held_out` chooses for `fit`, within `seconds`."""
         readout = self.model.readout
         assert isinstance(readout.relative_beta, str)
-        path = warm_path(fit, held_out, readout.penalty, seconds=seconds)
+        path = warm_path(fit, held_out, readout.penalty, seconds=seconds, device=device)
         self.relative_beta = float(path.relative_betas[path.chosen(readout.relative_beta)])
         self._chosen_at = self.dictionary.seen
 

@@ -4,16 +4,24 @@ OpenBLAS's threads spin while they wait for each other, which collapses when the
 two-core machine a 2,000 x 2,000 `potrf` took 1.1 s on two threads and 0.08 s on one, a whole MNIST solve 4 s and 2 s.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg as sl
 from threadpoolctl import ThreadpoolController
 
+from snn.bit_product import mirror
 from solver_service.losses import Array, Floats
 
+LARGEST_CALL = 2048  # columns that one call factors; a deadline has to wait for it
+GPU_FROM = 2048  # columns from which a factor on a GPU is worth the way there
+BLOCK = 256  # columns between two looks at the deadline; of 10,000 some .3 s
 _blas = ThreadpoolController()
+_device: ContextVar[str | None] = ContextVar("device", default=None)
+Check = Callable[[], None]  # raises where time is up
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -22,11 +30,31 @@ def one_thread() -> AbstractContextManager[object]:
     return limit
 
 
-class Cholesky:
-    """Lower factor L of a symmetric positive definite A [k, k]; raises LinAlgError where A is not."""
+@contextmanager
+def factors_on(device: str | None) -> Iterator[None]:
+    """Large matrices are factored on this device of torch while the context is entered, in this thread."""
+    before = _device.set(device)
+    try:
+        yield
+    finally:
+        _device.reset(before)
 
-    def __init__(self, a: Floats) -> None:
-        self.lower: Floats = sl.cholesky(a, lower=True, check_finite=False)
+
+class Cholesky:
+    """Lower factor L of a symmetric positive definite A [k, k]; raises LinAlgError where A is not.
+
+    Of an A in Fortran's order the lower triangle is enough. The upper one of L is left as it is. `check` is called
+    between blocks of columns, where there are many.
+    """
+
+    def __init__(self, a: Floats, check: Check = lambda: None) -> None:
+        columns = a if a.flags.f_contiguous else a.T  # the other order would be copied slowly
+        self.lower: Floats
+        if len(a) <= LARGEST_CALL:
+            self.lower = _factor(columns)
+        else:
+            self.lower = columns.copy(order="F")
+            _factor_in_blocks(self.lower, check)
 
     def solve(self, right: Floats) -> Floats:
         """A^-1 right."""
@@ -36,21 +64,76 @@ class Cholesky:
         """L^-1 right."""
         return np.asarray(sl.solve_triangular(self.lower, right, lower=True, check_finite=False))
 
-    def inverse(self) -> Floats:
-        """A^-1."""
-        inverse, _ = sl.lapack.get_lapack_funcs(("potri",), (self.lower,))[0](self.lower, lower=1)
-        return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
+    def inverse(self, check: Check = lambda: None) -> Floats:
+        """A^-1, in Fortran's order."""
+        if len(self.lower) <= LARGEST_CALL:
+            return _inverse(self.lower)
+        inverse = self.lower.copy(order="F")
+        _invert_in_blocks(inverse, check)
+        return inverse
 
 
-def damped_cholesky(a: Floats) -> Cholesky:
+def _factor(a: Floats) -> Floats:
+    lower, failed = sl.lapack.get_lapack_funcs(("potrf",), (a,))[0](a, lower=1, clean=0)
+    if failed:
+        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    return np.asarray(lower)
+
+
+def _inverse(lower: Floats) -> Floats:
+    """(L L')^-1"""
+    inverse, _ = sl.lapack.get_lapack_funcs(("potri",), (lower,))[0](lower, lower=1)
+    mirror(inverse)
+    return np.asarray(inverse)
+
+
+def _factor_in_blocks(a: Floats, check: Check) -> None:
+    """The lower triangle of A, in Fortran's order, becomes L."""
+    trsm = sl.blas.get_blas_funcs(("trsm",), (a,))[0]
+    for j in range(0, len(a), BLOCK):
+        check()
+        end = min(j + BLOCK, len(a))
+        a[j:, j:end] -= (a[j:end, :j] @ a[j:, :j].T).T
+        a[j:end, j:end] = _factor(a[j:end, j:end])
+        a[end:, j:end] = trsm(1.0, a[j:end, j:end], a[end:, j:end], side=1, lower=1, trans_a=1)
+
+
+def _invert_in_blocks(a: Floats, check: Check) -> None:
+    """L, in Fortran's order, becomes X = (L L')^-1, from the last block on: with T = L21 L11^-1
+
+    X21 = -X22 T,   X11 = (L11 L11')^-1 - T' X21
+    """
+    trsm = sl.blas.get_blas_funcs(("trsm",), (a,))[0]
+    for j in reversed(range(0, len(a), BLOCK)):
+        check()
+        end = min(j + BLOCK, len(a))
+        corner = a[j:end, j:end]
+        t = trsm(1.0, corner, a[end:, j:end], side=1, lower=1)
+        below = -(a[end:, end:] @ t)
+        a[j:end, j:end] = _inverse(corner) - t.T @ below
+        a[end:, j:end], a[j:end, end:] = below, below.T
+
+
+def cholesky(a: Floats, check: Check = lambda: None) -> Cholesky:
+    """The factor, made where `factors_on` says if A is large."""
+    device = _device.get()
+    if device is None or len(a) < GPU_FROM:
+        return Cholesky(a, check)
+    from solver_service.linear_algebra_gpu import GpuCholesky  # here: torch takes seconds and 200 MB to import
+
+    return GpuCholesky(a, device)
+
+
+def damped_cholesky(a: Floats, check: Check = lambda: None) -> Cholesky:
     """Cholesky of A plus the smallest tried multiple of its mean diagonal that makes it positive definite."""
-    unit = max(float(a.trace()) / len(a), 1e-300)
-    for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2):
+    unit, tried = max(float(a.trace()) / len(a), 1e-300), a
+    for jitter in (1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
         try:
-            return Cholesky(a + jitter * unit * np.eye(len(a)) if jitter else a)
+            return cholesky(tried, check)
         except np.linalg.LinAlgError:
-            continue
-    return Cholesky(a + unit * np.eye(len(a)))
+            tried = a.copy(order="K")
+            tried[np.diag_indices_from(a)] += jitter * unit
+    return Cholesky(tried, check)
 
 
 def independent(a: Array) -> tuple[npt.NDArray[np.intp], Array]:
@@ -73,8 +156,8 @@ class ActiveSetFactor:
 
     LARGEST_BORDER = 0.12  # of |J0|: beyond it a new factorisation of |J|^3 / 3 is cheaper than 2 d |J0|^2
 
-    def __init__(self, a: Array, shift: float) -> None:
-        self.a, self.shift = a, shift
+    def __init__(self, a: Array, shift: float, check: Check) -> None:
+        self.a, self.shift, self.check = a, shift, check
         self.base: npt.NDArray[np.intp] = np.zeros(0, np.intp)  # J0, with its factor `lower`
         self.known: npt.NDArray[np.intp] = np.zeros(0, np.intp)  # columns that bordered it, and L^-1 of them
         self.z: Array = np.zeros((0, 0))
@@ -123,6 +206,6 @@ class ActiveSetFactor:
     def _factor(self, active: npt.NDArray[np.intp]) -> None:
         a = self.a[np.ix_(active, active)]
         a[np.diag_indices_from(a)] += self.shift
-        self.lower = damped_cholesky(a.T).lower
+        self.lower = damped_cholesky(a.T, self.check).lower
         self.base = active
         self.known, self.z = np.zeros(0, np.intp), np.zeros((0, len(active)))

@@ -11,6 +11,7 @@ DICTIONARY_PENDING = Gauge("spikeloom_dictionary_pending_rows", "Samples that wa
 DICTIONARY_COLUMNS = Gauge("spikeloom_dictionary_columns", "Distinct columns at the newest solve", MODEL)
 DICTIONARY_BYTES = Gauge("spikeloom_dictionary_bytes", "Memory of rows and column sums", MODEL)
 RELATIVE_GAP = Gauge("spikeloom_readout_relative_gap", "Certified relative gap of the newest readout", MODEL)
+SOLVING_GAP = Gauge("spikeloom_solving_relative_gap", "Relative gap of the solve that runs, or ran last", MODEL)
 PRIMAL = Gauge("spikeloom_readout_primal", "Primal value of the newest readout", MODEL)
 SUPPORT = Gauge("spikeloom_readout_support", "Witnesses with a coefficient in the newest readout", MODEL)
 RELATIVE_BETA = Gauge("spikeloom_readout_relative_beta", "beta / beta_max of the newest readout", MODEL)

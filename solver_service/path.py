@@ -44,12 +44,13 @@ def warm_path(
     relative_betas: Sequence[float] = RELATIVE_BETAS,
     tolerance: float = PATH_TOLERANCE,
     seconds: float = np.inf,
+    device: str | None = None,
 ) -> Path:
     """Readouts of `fit` at each of `relative_betas`, largest first, each started from the one before it, and their loss
     on `held_out`, rows of the same columns and outputs that `fit` has not seen.
 
     Raises ValueError for arguments that cannot be used. `seconds` bounds the whole path: what is left of them bounds
-    each solve, and each says by its gap how far it came.
+    each solve, and each says by its gap how far it came. `device` as in `solve`.
     """
     if (held_out.columns, held_out.outputs) != (fit.columns, fit.outputs) or not held_out.rows:
         expected, got = (fit.columns, fit.outputs), (held_out.rows, held_out.columns, held_out.outputs)
@@ -57,12 +58,14 @@ def warm_path(
     if not len(relative_betas):
         raise ValueError("relative_betas: expected at least one number in (0, 1], got none")
     deadline = time.monotonic() + seconds
+    if isinstance(fit, Samples):
+        fit = fit.on(device)
     betas: Array = np.sort(np.asarray(relative_betas, np.float64))[::-1]
     solutions: list[Solution] = []
     for beta in betas:
         start = Point(solutions[-1].coefficients, solutions[-1].intercept) if solutions else None
         left = max(0.0, deadline - time.monotonic())
-        solutions.append(solve(fit, penalty, float(beta), tolerance, start, left))
+        solutions.append(solve(fit, penalty, float(beta), tolerance, start, left, device=device))
     scored = [_scored(held_out, solution) for solution in solutions]
     return Path(betas, solutions, *(np.array(figures) for figures in zip(*scored, strict=True)))
 

@@ -44,6 +44,7 @@ class SolverService:
     def __init__(self, settings: SolverSettings, connection: KafkaConnection) -> None:
         self.settings = settings
         self._budget = settings.rows_mib * 2**20
+        self._device = None if settings.device == "cpu" else settings.device
         self.trainers: dict[str, Training] = {}
         self.offsets: dict[str, dict[int, int]] = {topic: {} for topic in OFFSETS}  # the next one of each partition
         self.versions: dict[str, int] = {}  # newest published version of each model
@@ -132,8 +133,8 @@ class SolverService:
 
     def _trainer(self, model: ModelSpec, arrays: snapshot.Arrays | None = None) -> Training:
         if model.model in self.settings.gram_models:
-            return SumsTrainer(model, arrays)
-        return Trainer(model, arrays, self._budget)
+            return SumsTrainer(model, arrays, self._device)
+        return Trainer(model, arrays, self._budget, self._device)
 
     def _read_models(self, models: KafkaConsumer, until_end: bool = False) -> None:
         while True:

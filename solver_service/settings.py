@@ -20,6 +20,7 @@ class SolverSettings(BaseSettings):
     snapshot_seconds: float = Field(default=30.0, gt=0)  # bounds what a restart reads again
     rows_mib: int = Field(default=BUDGET // 2**20, ge=1)  # rows a model may keep; a solve makes copies of its own
     gram_models: frozenset[str] = frozenset()  # those whose sums flink_jobs/gram.py makes, as a JSON list
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: products with the dictionary and large factors, in torch
     backend: Literal["native", "cvxpy"] = "native"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=9260, ge=1, le=65535)

@@ -23,15 +23,16 @@ WAITING = "waiting_"  # of the names of the records' arrays in a snapshot
 
 
 class SumsTrainer(Training):
-    def __init__(self, model: ModelSpec, arrays: Arrays | None = None) -> None:
-        """`arrays` as `freeze` gave them, for a restart. Raises WireError for a model that needs rows."""
+    def __init__(self, model: ModelSpec, arrays: Arrays | None = None, device: str | None = None) -> None:
+        """`arrays` as `freeze` gave them, for a restart; `device` as in `solve`. Raises WireError for a model that
+        needs rows."""
         if model.readout.needs_rows:
             raise WireError(
                 Reason.NEEDS_ROWS,
                 f"{model.model}: expected loss: squared and relative_beta: a number, without window, half_life and "
                 "class_weight, for which sums are enough. Take it out of SPIKELOOM_SOLVER_GRAM_MODELS",
             )
-        super().__init__(model, columns_of(arrays, model))
+        super().__init__(model, columns_of(arrays, model), device)
         self._seen = IdSet([(first, last) for first, last in arrays["seen"].tolist()] if arrays else ())
         self._fresh = self._columns.rows  # no readout of this process was trained on them
         self._tiles = len(tiles(model))

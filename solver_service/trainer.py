@@ -28,13 +28,15 @@ HELD = "held_"  # prefix of the arrays of held-out rows
 
 
 class Trainer(Training):
-    def __init__(self, model: ModelSpec, arrays: Arrays | None = None, budget: int = BUDGET) -> None:
-        """`arrays` as `freeze` gave them, for a restart; `budget`: bytes for rows. Raises WireError for a window or
-        half-life that needs more."""
+    def __init__(
+        self, model: ModelSpec, arrays: Arrays | None = None, budget: int = BUDGET, device: str | None = None
+    ) -> None:
+        """`arrays` as `freeze` gave them, for a restart; `budget`: bytes for rows; `device` as in `solve`. Raises
+        WireError for a window or half-life that needs more."""
         shape = (model.witnesses.count, model.witnesses.shards, model.readout, budget)
         self.dictionary = Dictionary.from_arrays(arrays, *shape) if arrays else Dictionary(*shape)
         half_life = model.readout.half_life if self.dictionary.sums_only else None  # kept rows are weighted at a solve
-        super().__init__(model, columns_of(arrays, model, half_life))
+        super().__init__(model, columns_of(arrays, model, half_life), device)
         chosen = isinstance(model.readout.relative_beta, str)
         self._held_out = HeldOut(model, with_prefix(arrays or {}, HELD), budget) if chosen else None
         self._counted_early = self._columns.rows  # no readout of this process was trained on them
@@ -102,7 +104,7 @@ class Trainer(Training):
         if self._held_out is None:
             return super()._relative_beta(problem, seconds)
         if problem.held_out is not None:
-            self._held_out.choose(problem.fit, problem.held_out, seconds)
+            self._held_out.choose(problem.fit, problem.held_out, seconds, self.device)
         return self._held_out.relative_beta
 
     def _held_out_samples(self) -> Samples | None:

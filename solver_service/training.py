@@ -37,9 +37,10 @@ class Problem(NamedTuple):
 class Training(ABC):
     """`ingest` and `freeze` are for the thread that reads the stream, `solve` for the one that solves."""
 
-    def __init__(self, model: ModelSpec, columns: Columns) -> None:
-        self.model = model
+    def __init__(self, model: ModelSpec, columns: Columns, device: str | None) -> None:
+        self.model, self.device = model, device
         self._columns = columns
+        columns.device = device
         self._sums = threading.Lock()  # while the columns change or are read
         self._support: npt.NDArray[np.int64] = np.zeros(0, np.int64)  # of the newest solution, by witness
         self._newest = Point(np.zeros((0, model.readout.outputs)), np.zeros(model.readout.outputs))
@@ -75,7 +76,17 @@ class Training(ABC):
         relative_beta = self._relative_beta(problem, seconds / 2)
         start, candidates = self._start(problem.candidates), problem.candidates
         left = max(0.0, begun + seconds - time.monotonic())
-        solution = solve(problem.fit, readout.penalty, relative_beta, readout.tolerance, start, left, backend)
+        solution = solve(
+            problem.fit,
+            readout.penalty,
+            relative_beta,
+            readout.tolerance,
+            start,
+            left,
+            backend,
+            self.device,
+            metrics.SOLVING_GAP.labels(self.model.model).set,
+        )
         self._support = candidates[solution.support]
         self._newest = Point(solution.coefficients[solution.support], solution.intercept)
         message = self._message(solution, version, problem, time.monotonic() - begun)

@@ -22,6 +22,9 @@ class Loss(Protocol):
     curvature: float
     """Upper bound of the Hessian's eigenvalues at any sample."""
 
+    shift_free: bool
+    """Whether a shift of all scores of a sample leaves its loss as it is."""
+
     def value(self, scores: Array, targets: Array) -> Array:
         """Loss of each sample [N]."""
 

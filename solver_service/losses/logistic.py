@@ -18,6 +18,7 @@ LAST_STEP = 1e-12  # Newton squares the error, so after a step this small it is 
 class Logistic:
     name = "logistic"
     curvature = 0.25
+    shift_free = False
 
     def value(self, scores: Array, targets: Array) -> Array:
         return (np.logaddexp(0.0, scores) - targets * scores)[:, 0]

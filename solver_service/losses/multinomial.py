@@ -20,6 +20,7 @@ LAST_STEP = 1e-10  # Newton squares the error, so after a step this small it is 
 class Multinomial:
     name = "multinomial"
     curvature = 0.5
+    shift_free = True
 
     def value(self, scores: Array, targets: Array) -> Array:
         return _values(scores, targets)
@@ -30,11 +31,7 @@ class Multinomial:
     def hessian(self, scores: Floats) -> Callable[[Floats], Floats]:
         p = _softmax(scores)
 
-        def product(direction: Floats) -> Floats:
-            weighted = p * direction
-            return weighted - p * weighted.sum(axis=1, keepdims=True)
-
-        return product
+        return lambda direction: _curved(p, direction)
 
     def hessian_diagonal(self, scores: Array) -> Array:
         p = _softmax(scores)
@@ -53,12 +50,10 @@ class Multinomial:
         b = np.where(seen, start - start[seen].mean(), np.log(FLOOR) + offsets.min() - offsets.max())
         shift = np.outer(seen, seen)  # the free direction, which gradient and step do not have
         for _ in range(INTERCEPT_STEPS if seen.sum() > 1 else 0):
-            p = _softmax(offsets + b)
-            gradient = np.where(seen, (share * (p - targets)).sum(axis=0), 0.0)
+            gradient, hessian = _mean_derivatives(offsets, b, targets, share)
+            gradient[~seen] = 0
             size = float(np.abs(gradient).max())
-            weighted = share * p
-            hessian = np.diag(weighted.sum(axis=0)) - p.T @ weighted + shift
-            hessian += size * np.eye(len(b)) + np.diag(~seen * 1.0)
+            hessian += shift + size * np.eye(len(b)) + np.diag(~seen * 1.0)
             step = np.where(seen, -np.linalg.solve(hessian, gradient), 0.0)
             b = b + step
             if np.abs(step).max() <= LAST_STEP * max(1.0, float(np.abs(b).max())):
@@ -79,6 +74,44 @@ def _softmax(scores: Floats) -> Floats:
         for c in range(scores.shape[1]):
             p[i, c] /= total
     return p
+
+
+@numba.njit(nogil=True, cache=True)
+def _mean_derivatives(offsets: Array, b: Array, targets: Array, share: Array) -> tuple[Array, Array]:
+    """Gradient [C] and Hessian [C, C] of the weighted mean loss by b."""
+    classes = len(b)
+    gradient, mean, cross, p = np.zeros(classes), np.zeros(classes), np.zeros((classes, classes)), np.empty(classes)
+    for i in range(len(offsets)):
+        top, total = -np.inf, 0.0
+        for c in range(classes):
+            top = max(top, offsets[i, c] + b[c])
+        for c in range(classes):
+            p[c] = np.exp(offsets[i, c] + b[c] - top)
+            total += p[c]
+        for c in range(classes):
+            p[c] /= total
+            gradient[c] += share[i, 0] * (p[c] - targets[i, c])
+            weighted = share[i, 0] * p[c]
+            mean[c] += weighted
+            for other in range(c + 1):
+                cross[c, other] += weighted * p[other]
+    for c in range(classes):
+        for other in range(c):
+            cross[other, c] = cross[c, other]
+    return gradient, np.diag(mean) - cross
+
+
+@numba.njit(nogil=True, cache=True)
+def _curved(p: Floats, direction: Floats) -> Floats:
+    """(diag(p) - p p') direction in every row."""
+    product = np.empty_like(direction)
+    for i in range(len(p)):
+        mean = p.dtype.type(0)
+        for c in range(p.shape[1]):
+            mean += p[i, c] * direction[i, c]
+        for c in range(p.shape[1]):
+            product[i, c] = p[i, c] * (direction[i, c] - mean)
+    return product
 
 
 @numba.njit(nogil=True, cache=True)

@@ -13,6 +13,7 @@ from solver_service.losses.base import Array, Floats
 class Squared:
     name = "squared"
     curvature = 1.0
+    shift_free = False
 
     def value(self, scores: Array, targets: Array) -> Array:
         return 0.5 * np.square(scores - targets).sum(axis=1)

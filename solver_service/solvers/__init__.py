@@ -20,11 +20,11 @@ import numpy.typing as npt
 from solver_service.certificate import beta_max, certify
 from solver_service.fit import Moments, Samples
 from solver_service.grid import to_grid
-from solver_service.linear_algebra import one_thread
+from solver_service.linear_algebra import factors_on, one_thread
 from solver_service.losses import Array
 from solver_service.penalties import PENALTIES, Penalty, PenaltyName, SumOfNorms
 from solver_service.solvers import direct, eta_newton, newton_cg, prox_newton, smooth_newton, ssnal
-from solver_service.solvers.base import Point, Stop
+from solver_service.solvers.base import Point, Progress, Stop
 
 
 class Solution(NamedTuple):
@@ -48,21 +48,27 @@ def solve(
     start: Point | None = None,
     seconds: float = np.inf,
     backend: Literal["native", "cvxpy"] = "native",
+    device: str | None = None,
+    progress: Progress = lambda gap: None,
 ) -> Solution:
     """The readout of `fit` at beta = relative_beta * beta_max (`certificate.beta_max`), 0 where the penalty is none;
-    from `start` where there is one.
+    from `start` where there is one. `device`: a device of torch ("cuda") for products with D and large factors; None
+    for the kernels compiled for this CPU. Only the order of summation differs. `progress` is told the relative gap of
+    each point on the way, with the squared loss and L1 that of one output after the other.
 
     It stops at `tolerance` or after about `seconds`, and says by its gap how far it came. Raises ValueError for an
     argument that cannot be used.
     """
     begun = time.monotonic()
     _validate(fit, penalty, relative_beta, tolerance, start, backend)
-    with one_thread():
+    if isinstance(fit, Samples):
+        fit = fit.on(device)
+    with one_thread(), factors_on(device):
         chosen = PENALTIES["l1" if fit.outputs == 1 and penalty == "group" else penalty]
         beta = relative_beta * beta_max(fit, chosen) if penalty != "none" else 0.0
         zero = np.zeros((fit.columns, fit.outputs))
         point = start or Point(zero, fit.intercept(zero))
-        stop = Stop(tolerance / 2, begun + seconds)  # half: room for the rounding
+        stop = Stop(tolerance / 2, begun + seconds, progress)  # half: room for the rounding
         if not fit.columns or (isinstance(chosen, SumOfNorms) and relative_beta == 1):
             point = Point(zero, fit.intercept(zero))
         elif backend == "cvxpy":

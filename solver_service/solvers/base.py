@@ -4,6 +4,7 @@ min over (W, b):  F(W, b) + beta penalty(W)
 """
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,20 @@ class Overdue(Exception):
     """The deadline passed in the middle of a step."""
 
 
+Progress = Callable[[float], None]  # is told the relative gap, again and again
+
+
 class Stop(NamedTuple):
     """A solver returns its best point once the relative gap is at `relative_gap`, or at the deadline."""
 
     relative_gap: float
     deadline: float  # of time.monotonic()
+    progress: Progress = lambda gap: None
+
+    def reached(self, gap: float) -> bool:
+        """Whether a point of this relative gap is the last one."""
+        self.progress(gap)
+        return gap <= self.relative_gap or self.overdue
 
     @property
     def overdue(self) -> bool:

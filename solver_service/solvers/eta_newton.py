@@ -12,12 +12,13 @@ runs on a working set: the support and the worst violators, at most doubling.
 
 import numpy as np
 
+from snn.bits import Indices
 from solver_service.certificate import Certificate, dual_value
 from solver_service.fit import Moments
 from solver_service.linear_algebra import Cholesky, damped_cholesky
 from solver_service.losses import Array
 from solver_service.penalties import NORMS
-from solver_service.solvers.base import Point, Stop, worst_violators
+from solver_service.solvers.base import Overdue, Point, Stop, worst_violators
 
 FIRST_WORKING_SET = 64
 NEWTON_STEPS = 30  # per working set; 3 to 5 are usual
@@ -41,11 +42,11 @@ def _working_sets(fit: Moments, beta: float, w: Array, stop: Stop) -> Array:
         norms = group.dual_norms(ray.correlation)
         support = w.any(axis=1)
         entering = worst_violators(norms, beta, ~support, max(FIRST_WORKING_SET, int(support.sum())))
-        if gap <= stop.relative_gap or stop.overdue:
+        if stop.reached(gap):
             return w
         inside = np.sort(np.concatenate([np.flatnonzero(support), entering]))
         target = max(stop.relative_gap / 2, gap / 30) * max(1.0, abs(primal))
-        better = _newton(_Restricted(fit, inside, beta), w[inside], target, stop)
+        better = _newton(_Restricted(fit, inside, beta, stop), w[inside], target)
         w = np.zeros_like(w)
         w[inside] = better
 
@@ -53,11 +54,11 @@ def _working_sets(fit: Moments, beta: float, w: Array, stop: Stop) -> Array:
 class _Restricted:
     """The problem on a working set: f, and at a point eta all that a Newton step needs."""
 
-    def __init__(self, fit: Moments, inside: np.ndarray, beta: float) -> None:
+    def __init__(self, fit: Moments, inside: np.ndarray, beta: float, stop: Stop) -> None:
         self.h: Array = fit.curvature[np.ix_(inside, inside)]
         self.target: Array = fit.correlation[inside]
         self.variance = fit.variance
-        self.beta = beta
+        self.beta, self.stop = beta, stop
 
     def at(self, eta: Array) -> "_Iterate":
         return _Iterate(self, eta)
@@ -71,7 +72,7 @@ class _Iterate:
         h_used = problem.h[self.used]
         k = h_used[:, self.used] * np.outer(self.root, self.root)
         k[np.diag_indices_from(k)] += problem.beta
-        self.factor: Cholesky = damped_cholesky(k)
+        self.factor: Cholesky = damped_cholesky(k, problem.stop.check)
         target = self.root[:, None] * problem.target[self.used]
         self.w = np.zeros_like(problem.target)
         self.w[self.used] = self.root[:, None] * self.factor.solve(target)
@@ -99,28 +100,55 @@ class _Iterate:
         gradient, p = self.gradient, self.problem
         tiny = 1e-9 * float(self.eta.mean())
         free = np.flatnonzero((self.eta > tiny) | (gradient < 0))
-        half = self.factor.half_solve(self.root[:, None] * p.h[np.ix_(self.used, free)])
-        m = p.h[np.ix_(free, free)] - half.T @ half
-        hessian = (self.residual[free] @ self.residual[free].T) * m / p.beta**2
+        hessian = self._curvature(free) * (self.residual[free] @ (self.residual[free].T / p.beta**2))
         floor = 1e-3 * float(self.eta.mean())  # also for the zeros that enter
         hessian[np.diag_indices_from(hessian)] += damping * p.beta / (2 * np.maximum(self.eta[free], floor))
         direction = -self.eta  # what is not free goes to zero
-        direction[free] = -damped_cholesky(hessian).solve(gradient[free])
+        direction[free] = -damped_cholesky(hessian, p.stop.check).solve(gradient[free])
         return direction
 
+    def _curvature(self, free: Indices) -> Array:
+        """M over some columns; where eta > 0 it is beta E^-1/2 (I - beta S) E^-1/2."""
+        beta, h, root, inverse = (
+            self.problem.beta,
+            self.problem.h,
+            self.root,
+            self.factor.inverse(self.problem.stop.check),
+        )
+        inside, zero = np.flatnonzero(self.eta[free]), np.flatnonzero(self.eta[free] == 0)
+        at = np.searchsorted(self.used, free[inside])
+        block = -beta * inverse[np.ix_(at, at)]
+        block[np.diag_indices_from(block)] += 1
+        block *= np.outer(beta / root[at], 1 / root[at])
+        if not len(zero):
+            return block
+        m = np.empty((len(free), len(free)))
+        m[np.ix_(inside, inside)] = block
+        across = (h[np.ix_(free[zero], self.used)] * root) @ inverse
+        m[np.ix_(zero, inside)] = beta * across[:, at] / root[at]
+        m[np.ix_(inside, zero)] = m[np.ix_(zero, inside)].T
+        m[np.ix_(zero, zero)] = h[np.ix_(free[zero], free[zero])] - (across * root) @ h[np.ix_(self.used, free[zero])]
+        return m
 
-def _newton(problem: _Restricted, w: Array, target: float, stop: Stop) -> Array:
-    """W on the working set with gap at most `target`, or as far as NEWTON_STEPS go."""
+
+def _newton(problem: _Restricted, w: Array, target: float) -> Array:
+    """W on the working set with gap at most `target`, or as far as NEWTON_STEPS or the deadline let it go."""
     warm = float(np.mean(w.any(axis=1))) > WARM
-    at, damping = problem.at(_first_eta(problem, w)), FIRST_DAMPING
-    for step in range(NEWTON_STEPS):
-        if at.gap <= target or stop.overdue:
-            break
-        new = None
-        if warm or step >= REWEIGHTINGS:
-            new, damping = _line_search(at, damping)
-        at = new or problem.at(np.sqrt(np.square(at.w).sum(axis=1)))  # reweighting: always descends
-    return at.w
+    try:
+        at, damping = problem.at(_first_eta(problem, w)), FIRST_DAMPING
+        w = at.w
+        for step in range(NEWTON_STEPS):
+            if at.gap <= target:
+                break
+            problem.stop.check()
+            new = None
+            if warm or step >= REWEIGHTINGS:
+                new, damping = _line_search(at, damping)
+            at = new or problem.at(np.sqrt(np.square(at.w).sum(axis=1)))  # reweighting: always descends
+            w = at.w
+    except Overdue:
+        pass
+    return w
 
 
 def _first_eta(problem: _Restricted, w: Array) -> Array:

@@ -2,90 +2,87 @@
 
 With w a group, n = ||w||, w^ = w/n and c = -grad F, the Newton system on the non-zero groups is
 
-    (H + (beta/n)(1 + mu) I - (beta/n - r) w^ w^') v = c - beta w^,     H = [D 1]' loss'' [D 1] / N
-    r = clip((beta - c.w^) / (2 n), floor, .9 beta/n)
+    (H + (beta/n)((1 + mu) I - w^ w^')) v = c - beta w^,     H = [D 1]' loss'' [D 1] / N
 
-r is the curvature along w^ that the norm has in the variable sqrt(n); it damps steps that would carry a group through
-zero. A group that shrinks by the relative step rho < 0 is scaled by (1 + rho/2)^2, to zero at rho <= -2 (retraction).
-`newton_system` solves it. Zero groups that violate the dual constraint enter together
-by a proximal step; a cold start follows a path of falling beta.
+and `newton_system` solves it. Groups that would pass zero are held there, and the others' step is solved again: else
+those that gain what these lose would overshoot, and only short steps descend. Zero groups that violate the dual
+constraint enter together by a proximal step. From zero as from a warm start it goes straight to the last beta.
 """
 
 import numpy as np
 
-from solver_service.certificate import Certificate, beta_max, dual_value
+from snn.bits import Indices
+from solver_service.certificate import Certificate, dual_value
 from solver_service.fit import Samples
 from solver_service.losses import Array
 from solver_service.penalties import SumOfNorms
 from solver_service.solvers.base import Overdue, Point, Stop, worst_violators
-from solver_service.solvers.newton_system import Bend, Preconditioner, System
+from solver_service.solvers.newton_system import Bend, Blocks, System, balanced
 
-PATH = 0.2  # ratio of neighbouring betas on the path
-PATH_GAP = 3e-2  # how well the path's inner points are solved
-PATH_STEPS = 6
+NEWTON_STEPS = 1000
 FIRST_WORKING_SET = 256
-SMALLEST_DAMPING, LARGEST_DAMPING = 1e-6, 1e6  # mu
+SMALLEST_DAMPING, LARGEST_DAMPING = 1e-6, 1e6  # mu; at first the relative gap's square
+FLAT = 1e-6  # of beta/n: the curvature along w^ that keeps the system definite
 NEAR = 1e-3  # the relative gap below which a preconditioner serves several steps; above it 30 iterations are lost
-FAR = 1e-2  # the relative gap above which the radial curvature is held up
+CG_MOST, CG_LEAST = 0.03, 1e-3  # of the right side that CG leaves over: the root of the relative gap, within these
+HOLDS = 2  # rounds of holding
 ZERO = 1e-4  # a group this far below the median norm, and not held by the dual constraint, leaves
 
 
 def solve(fit: Samples, penalty: SumOfNorms, beta: float, start: Point, stop: Stop) -> Point:
-    """(W, b) from the warm start, or along the path where that is zero."""
-    descent = _Descent(fit, penalty, stop)
-    point = start
-    if not start.w.any():
-        step = PATH * beta_max(fit, penalty)
-        while step > 3 * beta and not stop.overdue:
-            point = descent.run(point, step, PATH_GAP, PATH_STEPS)
-            step *= PATH
-    return descent.run(point, beta, stop.relative_gap, 1000)
+    """(W, b) from the warm start."""
+    grouped = penalty.sizes(start.w).shape[1] < fit.outputs
+    return _Descent(fit, penalty, beta, stop).run(balanced(fit, start) if grouped else start)
 
 
 class _Descent:
-    """Newton steps, each of them a descent; the preconditioner lasts over steps and along the path."""
+    """Newton steps, each of them a descent; the preconditioner lasts over steps."""
 
-    def __init__(self, fit: Samples, penalty: SumOfNorms, stop: Stop) -> None:
-        self.fit, self.penalty, self.stop = fit, penalty, stop
-        self.preconditioner: Preconditioner | None = None
+    def __init__(self, fit: Samples, penalty: SumOfNorms, beta: float, stop: Stop) -> None:
+        self.fit, self.penalty, self.beta, self.stop = fit, penalty, beta, stop
+        self.blocks: Blocks | None = None
+        self.gap = np.inf  # relative, of the newest point
+        self._part = fit
+        self._rows: Indices = np.arange(fit.columns)
 
-    def run(self, point: Point, beta: float, tolerance: float, steps: int) -> Point:
+    def run(self, point: Point) -> Point:
         """The best point, until the gap is closed or round-off ends it."""
-        fit, penalty, loss = self.fit, self.penalty, self.fit.loss
+        fit, penalty, beta, loss = self.fit, self.penalty, self.beta, self.fit.loss
         w, b = point
         offsets = fit.times(w)
         best, best_gap, damping = point, np.inf, 1.0
-        for step in range(steps):
+        for step in range(NEWTON_STEPS):
             b = loss.intercept(offsets, fit.targets, fit.share, b)
             scores = offsets + b
             ray = fit.dual_ray_at(scores)
             objective = float(fit.mean(loss.value(scores, fit.targets))) + beta * penalty.value(w)
             now = Certificate(objective, dual_value(ray, penalty, beta))
+            self.gap = now.relative_gap
             if now.gap < best_gap:
                 best, best_gap = Point(w, b), now.gap
-            if now.relative_gap <= tolerance or self.stop.overdue:
+            if self.stop.reached(now.relative_gap):
                 break
             if step == 0:
-                damping = min(1.0, now.relative_gap)
-            entered, offsets = self._enter(beta, w, b, offsets, ray.correlation)
-            floor = 1e-3 if now.relative_gap > FAR else 1e-5
+                damping = min(1.0, now.relative_gap) ** 2
+            entered, offsets = self._enter(w, b, offsets, ray.correlation)
             if now.relative_gap > NEAR:
-                self.preconditioner = None
+                self.blocks = None
             try:
-                moved, offsets, b, size = self._newton_step(beta, entered, offsets, b, damping, floor)
+                known = ray.correlation if entered is w and ray.correlation.any() else None
+                moved, offsets, b, size = self._newton_step(entered, offsets, b, known, objective, damping)
             except Overdue:
                 break
             if size == 0 and damping >= LARGEST_DAMPING and entered is w:
                 break
-            w = self._leave(moved, ray.correlation, beta)
+            w = self._leave(moved, ray.correlation)
             if w is not moved:
                 offsets = offsets - fit.times(moved - w)
             damping = _next_damping(damping, size)
         return best
 
-    def _enter(self, beta: float, w: Array, b: Array, offsets: Array, c: Array) -> tuple[Array, Array]:
+    def _enter(self, w: Array, b: Array, offsets: Array, c: Array) -> tuple[Array, Array]:
         """W with the worst violators moved off zero, together and only as far as the objective falls; and D W."""
-        fit, penalty = self.fit, self.penalty
+        fit, penalty, beta = self.fit, self.penalty, self.beta
         n, size = penalty.sizes(w), penalty.sizes(c)
         violation = np.where(n == 0, size, 0.0)
         limit = max(FIRST_WORKING_SET, int(n.any(axis=1).sum()))
@@ -105,41 +102,58 @@ class _Descent:
             theta /= 4
         return w, offsets
 
-    def _leave(self, w: Array, c: Array, beta: float) -> Array:
+    def _leave(self, w: Array, c: Array) -> Array:
         """W without the groups that are all but zero."""
         n = self.penalty.sizes(w)
         if not n.any():
             return w
-        gone = (n > 0) & (n < ZERO * np.median(n[n > 0])) & (self.penalty.sizes(c) < beta)
+        gone = (n > 0) & (n < ZERO * np.median(n[n > 0])) & (self.penalty.sizes(c) < self.beta)
         return np.where(gone, 0.0, w) if gone.any() else w
 
     def _newton_step(
-        self, beta: float, w: Array, offsets: Array, b: Array, damping: float, floor: float
+        self, w: Array, offsets: Array, b: Array, c: Array | None, objective: float, damping: float
     ) -> tuple[Array, Array, Array, float]:
         """W, D W, b after one step along the Newton direction, the step's size (0: no descent)."""
-        fit, penalty = self.fit, self.penalty
+        fit, penalty, beta = self.fit, self.penalty, self.beta
         rows = np.flatnonzero(w.any(axis=1))
         if not len(rows):
             return w, offsets, b, 1.0
         scores = offsets + b
         gradient = fit.share * fit.loss.gradient(scores, fit.targets)
-        c = -fit.transpose_times(gradient)[rows]
-        bend, mass = _bend(penalty, beta, w[rows], c, damping, floor), 1e-10 * (1 + damping)
+        part = self._restricted(rows)
+        if c is None:
+            c = -part.transpose_times(gradient)
+            objective = float(fit.mean(fit.loss.value(scores, fit.targets))) + beta * penalty.value(w)
+        else:
+            c = c[rows]
+        bend, mass = _bend(penalty, beta, w[rows], damping), 1e-10 * (1 + damping)
         precision = np.float32 if bend.full.shape[1] < fit.outputs else np.float64  # along w^ there is little curvature
-        system = System(fit, rows, scores, gradient, c, bend, mass, precision)
-        direction, self.preconditioner = system.solve(self.preconditioner, self.stop)
-        objective = float(fit.mean(fit.loss.value(offsets + b, fit.targets))) + beta * penalty.value(w)
+        system = System(part, rows, scores, gradient, c, bend, mass, precision)
+        share = min(CG_MOST, max(CG_LEAST, self.gap**0.5))
+        direction, self.blocks = system.solve(self.blocks, self.stop, share)
+        for _ in range(HOLDS):
+            crossing = (_growth(penalty, w[rows], direction[:-1]) <= -1) & system.bend.active
+            if self.stop.overdue or not crossing.any():
+                break
+            direction = system.hold(direction, crossing, -w[rows], share, self.stop)
         slope = -float((system.right * direction).sum())
         size = 1.0
         while size > 1e-8:
-            new_w = np.zeros_like(w)
-            new_w[rows] = _retract(penalty, w[rows], size * direction[:-1])
-            new_b, new_offsets = b + size * direction[-1], fit.times(new_w)
-            new = float(fit.mean(fit.loss.value(new_offsets + new_b, fit.targets))) + beta * penalty.value(new_w)
+            moved = _stopped(penalty, w[rows], size * direction[:-1])
+            new_b, new_offsets = b + size * direction[-1], part.times(moved)
+            new = float(fit.mean(fit.loss.value(new_offsets + new_b, fit.targets))) + beta * penalty.value(moved)
             if new <= objective + 1e-4 * size * slope:
+                new_w = np.zeros_like(w)
+                new_w[rows] = moved
                 return new_w, new_offsets, new_b, size
             size /= 2
         return w, offsets, b, 0.0
+
+    def _restricted(self, rows: Indices) -> Samples:
+        """The samples with these columns, kept while they are the same."""
+        if not np.array_equal(rows, self._rows):
+            self._part, self._rows = self.fit.restricted(rows), rows
+        return self._part
 
 
 def _next_damping(damping: float, size: float) -> float:
@@ -148,20 +162,20 @@ def _next_damping(damping: float, size: float) -> float:
     return max(damping / 5, SMALLEST_DAMPING) if size == 1 else damping
 
 
-def _bend(penalty: SumOfNorms, beta: float, w: Array, c: Array, damping: float, floor: float) -> Bend:
+def _bend(penalty: SumOfNorms, beta: float, w: Array, damping: float) -> Bend:
     n = penalty.sizes(w)
     safe = np.where(n > 0, n, 1.0)
     unit = w / safe
-    radial = np.clip((beta - penalty.inner(c, unit)) / (2 * safe), floor * beta / safe, 0.9 * beta / safe)
     active = np.broadcast_to(n > 0, w.shape)
-    return Bend(beta * unit, beta / safe * (1 + damping), beta / safe - radial, unit, penalty.inner, active)
+    return Bend(beta * unit, beta / safe * (1 + damping), beta / safe * (1 - FLAT), unit, penalty.inner, active)
 
 
-def _retract(penalty: SumOfNorms, w: Array, step: Array) -> Array:
-    """w + step, but a shrinking group stops at zero instead of passing it."""
+def _growth(penalty: SumOfNorms, w: Array, step: Array) -> Array:
+    """rho: the relative change of the groups' norms."""
     n2 = penalty.inner(w, w)
-    rho = penalty.inner(w, step) / np.where(n2 > 0, n2, 1.0)
-    along = rho * w
-    scale = np.square(np.maximum(0.0, 1 + rho / 2))
-    scale = np.where(rho <= -1.99, 0.0, scale)
-    return np.asarray(np.where(n2 > 0, np.where(rho < 0, (w + step - along) * scale, w + step), 0.0))
+    return np.asarray(penalty.inner(w, step) / np.where(n2 > 0, n2, 1.0))
+
+
+def _stopped(penalty: SumOfNorms, w: Array, step: Array) -> Array:
+    """w + step, but groups stop at zero instead of passing it, and those at zero stay."""
+    return np.asarray(np.where((penalty.sizes(w) > 0) & (_growth(penalty, w, step) > -1), w + step, 0.0))

@@ -2,34 +2,44 @@
 
     (H + B) v = r,   H = [D 1]' loss'' [D 1] / N,   B = full I - rank u u' in every group of coefficients
 
-in the variables [k + 1, C]: chosen rows of W, then the intercept. The preconditioner has one float32 inverse a class,
-of the diagonal blocks of H, counted on a sample of rows, plus full; the rank-one terms come in by Woodbury:
+in the variables [k + 1, C]: chosen rows of W, then the intercept. The expensive part of the preconditioner is `Blocks`:
+float32 inverses of A_c, the diagonal block of H for class c, counted on a sample of rows, plus full. They serve the
+systems that follow for as long as CG converges quickly. For each system they are scaled to its diagonal, and its
+rank-one terms come in by Woodbury:
 
-    P = A^-1 + A^-1 U L^1/2 K^-1 L^1/2 U' A^-1,   K = I - L^1/2 (sum_c u_c u_c' o A_c^-1) L^1/2
+    P = S M S,   M = (A - U U')^-1 = A^-1 + A^-1 U K^-1 U' A^-1,   K = I - U' A^-1 U = I - sum_c u_c u_c' o A_c^-1
+    S^2 = diag A / diag (H + full),   U = u sqrt(rank full of the blocks / full), so that K stays positive definite
 
-It serves the systems that follow for as long as CG converges quickly. Rows are sampled by their weight p_c (1 - p_c),
-all with equal weights then, so that a Gram matrix is counted on bits.
+Where neither the loss nor B sees a shift of all outputs, the direction keeps to the steps that add up to zero over
+them, and so does P (`balanced`): along the others the blocks are stiff and H + B is all but flat.
+
+Rows are sampled by their weight p_c (1 - p_c), all with equal weights then, so that a Gram matrix is counted on bits.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import blas
 
 from snn.bits import Indices
 from solver_service.fit import Samples
 from solver_service.linear_algebra import damped_cholesky
 from solver_service.losses import Array, Floats
-from solver_service.solvers.base import Stop
+from solver_service.solvers.base import Point, Stop
 
 Single = npt.NDArray[np.float32]
-SAMPLE_ROWS = 4096  # rows of the preconditioner; the Hessian itself uses all
+SAMPLE_ROWS = 4096  # rows of a block; the Hessian itself uses all
 CG_STEPS = 60
-CG_SLOW, CG_SLOW_SHARE = 6, 0.01  # iterations after which a new preconditioner pays, at least and of its size: an
-# iteration costs k^2, a preconditioner k^3
+CG_SLOW, CG_SLOW_SHARE = 6, 0.01  # iterations after which new blocks pay, at least and of their size: an iteration
+# costs k^2, blocks k^3
 LARGEST_INVERSES = 2**30  # bytes; beyond it the classes share one inverse
+HELD_STEPS = 20  # of CG, after coefficients were held
 CG_SHARE = 0.03  # of the right side that is left over, in the preconditioner's norm
+CG_LARGEST = 0.3  # of its largest entry, which the gap sees and that norm may not, where blocks are old
+MOST_FRESH = 0.1  # of the columns may be new to the blocks; they are preconditioned by their diagonal
 
 
 class Bend(NamedTuple):
@@ -43,12 +53,19 @@ class Bend(NamedTuple):
     active: npt.NDArray[np.bool_]  # [k, C] coefficients that may move
 
 
+def balanced(fit: Samples, point: Point) -> Point:
+    """The point with the same loss whose coefficients add up to zero over the outputs, where shifts are free."""
+    if not fit.loss.shift_free:
+        return point
+    return Point(point.w - point.w.mean(axis=1, keepdims=True), point.b)
+
+
 class System:
     """The Newton system at one point."""
 
     def __init__(
         self,
-        fit: Samples,
+        part: Samples,
         rows: Indices,
         scores: Array,
         gradient: Array,
@@ -57,128 +74,162 @@ class System:
         mass: float,
         precision: type[np.floating[Any]] = np.float32,
     ) -> None:
-        """`gradient` [N, C] of the mean loss by the scores, c = -D'gradient at the rows; `mass` on the intercept's free
-        shift; `precision` of the products with H."""
-        self.fit, self.rows, self.scores, self.bend, self.mass = fit, rows, scores, bend, mass
-        self._part = fit.restricted(rows)
+        """`part`: the samples restricted to `rows` of W; `gradient` [N, C] of the mean loss by the scores,
+        c = -D'gradient at the rows; `mass` on the intercept's free shift; `precision` of the products with H."""
+        self.part, self.rows, self.bend, self.mass = part, rows, bend, mass
         self.right: Array = np.concatenate([(c - bend.slope) * bend.active, -gradient.sum(axis=0)[None]])
-        self._hessian = fit.loss.hessian(scores.astype(precision))
-        self._share = fit.share.astype(precision)
+        self._hessian = part.loss.hessian(scores.astype(precision))
+        self._share = part.share.astype(precision)
         self._precision = precision
+        self.weights: Single = (part.share * part.loss.hessian_diagonal(scores)).astype(np.float32)
+        self.grouped = bend.full.shape[1] < part.outputs and bool(bend.rank.any())
+        self.balanced = part.loss.shift_free and bend.full.shape[1] < part.outputs
+        full = bend.full if self.grouped else bend.full - bend.rank * np.square(bend.unit)
+        self.bent: Array = np.where(bend.active, full, 1.0)  # the diagonal of B, without the rank-one terms of groups
+        smooth = part.transpose_times(self.weights) * bend.active
+        self.diagonal: Array = np.concatenate([smooth + self.bent, self.weights.sum(axis=0)[None] + mass])
 
     def product(self, v: Array) -> Array:
         u = v.astype(self._precision)
-        bent = self._share * self._hessian(self._part.times(u[:-1]) + u[-1])
+        bent = self._share * self._hessian(self.part.times(u[:-1]) + u[-1])
         smooth = np.empty_like(v)
-        smooth[:-1] = self._part.transpose_times(bent)
+        smooth[:-1] = self.part.transpose_times(bent)
         _, full, rank, unit, inner, active = self.bend
         smooth[:-1] += full * v[:-1] - rank * inner(unit, v[:-1]) * unit
         smooth[:-1] *= active
         smooth[-1] = bent.sum(axis=0) + self.mass * v[-1]
         return smooth
 
-    def solve(self, preconditioner: "Preconditioner | None", stop: Stop) -> tuple[Array, "Preconditioner"]:
-        """The direction, by CG with the given preconditioner, or a new one where that is missing or slow."""
-        if preconditioner is not None and not preconditioner.outgrown(self):
+    def solve(self, blocks: "Blocks | None", stop: Stop, share: float = CG_SHARE) -> tuple[Array, "Blocks"]:
+        """The direction, by CG with the given blocks; it goes on with new ones where they are missing or slow."""
+        x, r = np.zeros_like(self.right), self.right
+        if blocks is not None and not blocks.outgrown(self):
             slow = max(CG_SLOW, int(CG_SLOW_SHARE * len(self.rows)))
-            direction, iterations = self._conjugate_gradients(preconditioner, slow, stop)
-            if iterations < slow or stop.overdue:
-                return direction, preconditioner
-        preconditioner = Preconditioner(self, stop)
-        return self._conjugate_gradients(preconditioner, CG_STEPS, stop)[0], preconditioner
+            x, r, done = self._conjugate_gradients(Preconditioner(self, blocks, stop), x, r, slow, share, stop)
+            if done:
+                return x, blocks
+        blocks = Blocks(self, stop)
+        return self._conjugate_gradients(Preconditioner(self, blocks, stop), x, r, CG_STEPS, share, stop)[0], blocks
 
-    def _conjugate_gradients(self, preconditioner: "Preconditioner", steps: int, stop: Stop) -> tuple[Array, int]:
-        x = np.zeros_like(self.right)
-        r = self.right
-        z = self._precondition(preconditioner, r)
+    def hold(self, x: Array, held: npt.NDArray[np.bool_], values: Array, share: float, stop: Stop) -> Array:
+        """The direction from x on, where the coefficients `held` [k, C] have `values` from now on."""
+        self.bend = self.bend._replace(active=self.bend.active & ~held)
+        x = x.copy()
+        x[:-1][held] = values[held]
+        r = self.right - self.product(x)
+        r[:-1] *= self.bend.active
+        return self._conjugate_gradients(self._preconditioner, x, r, HELD_STEPS, share, stop)[0]
+
+    def _conjugate_gradients(
+        self, preconditioner: "Preconditioner", x: Array, r: Array, steps: int, share: float, stop: Stop
+    ) -> tuple[Array, Array, bool]:
+        """A better x with its residual r, and whether that is small enough."""
+        self._preconditioner = preconditioner
+        z = preconditioner.solve(r)
         p, rz = z, float((r * z).sum())
-        first = rz
-        for iteration in range(1, steps + 1):
+        whole = np.concatenate([self.right[:-1] * self.bend.active, self.right[-1:]])
+        goal = share**2 * float((whole * preconditioner.solve(whole)).sum())
+        largest = CG_LARGEST * float(np.abs(whole).max())
+        for _ in range(steps):
+            done = rz <= goal and float(np.abs(r).max()) <= largest
+            if done or rz <= 0 or stop.overdue:
+                return x, r, True
             hp = self.product(p)
             curvature = float((p * hp).sum())
             if curvature <= 0:
-                return x, iteration
+                return x, r, True
             alpha = rz / curvature
-            x = x + alpha * p
-            r = r - alpha * hp
-            z = self._precondition(preconditioner, r)
+            x, r = x + alpha * p, r - alpha * hp
+            z = preconditioner.solve(r)
             rz, before = float((r * z).sum()), rz
-            if rz <= CG_SHARE**2 * first or rz <= 0 or stop.overdue:
-                return x, iteration
             p = z + rz / before * p
-        return x, steps
-
-    def _precondition(self, preconditioner: "Preconditioner", r: Array) -> Array:
-        z = preconditioner.solve(self.rows, r)
-        z[:-1] *= self.bend.active
-        return z
+        return x, r, rz <= goal and float(np.abs(r).max()) <= largest
 
 
-class Preconditioner:
-    """Inverses of the class blocks [k + 1, k + 1] and the Woodbury factor, of one system; serves its successors.
+class Blocks:
+    """Inverses of the class blocks [k + 1, k + 1] of one system.
 
-    Where the inverses would take too much memory, one of the classes' mean serves them all.
+    Where they would take too much memory, one of the classes' mean serves them all.
     """
 
     def __init__(self, system: System, stop: Stop) -> None:
-        fit, self.rows = system.fit, system.rows
-        _, full, rank, unit, self.inner, active = system.bend
-        k, outputs = unit.shape
-        grouped = full.shape[1] < outputs and bool(rank.any())
-        diagonal = np.broadcast_to(full if grouped else full - rank * np.square(unit), unit.shape)
-        weights = fit.share * fit.loss.hessian_diagonal(system.scores)
-        shared = 4 * outputs * (k + 1) ** 2 > LARGEST_INVERSES
-        if shared:
-            weights, diagonal = weights.mean(axis=1, keepdims=True), diagonal.mean(axis=1, keepdims=True)
-            active = active.any(axis=1, keepdims=True)
+        self.rows, self.full, self.diagonal = system.rows, system.bend.full, system.diagonal
+        part, weights, bent = system.part, system.weights, system.bent
+        active = system.bend.active
+        k, outputs = active.shape
+        if 4 * outputs * (k + 1) ** 2 > LARGEST_INVERSES:
+            weights, bent = weights.mean(axis=1, keepdims=True), bent.mean(axis=1, keepdims=True)
+            self.diagonal, active = self.diagonal.mean(axis=1, keepdims=True), active.any(axis=1, keepdims=True)
         self.inverses: list[Single] = []
         for c in range(weights.shape[1]):
             stop.check()
-            a = sampled_gram(fit, weights[:, c], self.rows, SAMPLE_ROWS)
+            a = sampled_gram(part, weights[:, c], np.arange(k), SAMPLE_ROWS)
             on = np.append(active[:, c], True)
             if not on.all():
                 a *= np.outer(on, on)
-            a[np.arange(k), np.arange(k)] += np.where(on[:-1], diagonal[:, c], 1.0)
+            a[np.arange(k), np.arange(k)] += bent[:, c]
             a[k, k] += system.mass
-            self.inverses.append(damped_cholesky(a).inverse())
-        self.inverses *= outputs if shared else 1
-        self._mean_diagonal = float(np.mean([inverse.diagonal().mean() for inverse in self.inverses]))
-        self.unit, self.half, self.woodbury = unit.astype(np.float32), np.sqrt(rank).astype(np.float32), None
-        if grouped:
-            inner = np.eye(k, dtype=np.float32)
-            for c in range(outputs):
-                side = self.unit[:, [c]] * self.half
-                inner -= side * self.inverses[c][:k, :k] * side.T
-            self.woodbury = damped_cholesky(inner)
+            self.inverses.append(damped_cholesky(a, stop.check).inverse(stop.check))
 
     def outgrown(self, system: System) -> bool:
-        return len(np.setdiff1d(system.rows, self.rows)) > 0.02 * len(self.rows)
+        return len(np.setdiff1d(system.rows, self.rows)) > MOST_FRESH * len(self.rows)
 
-    def solve(self, rows: Indices, right: Array) -> Array:
-        if len(rows) == len(self.rows) and (rows == self.rows).all():
-            return self._solve(right)
-        kept = np.isin(rows, self.rows)
-        at = np.searchsorted(self.rows, rows[kept])
-        whole = np.zeros((len(self.rows) + 1, right.shape[1]))
-        whole[at], whole[-1] = right[:-1][kept], right[-1]
-        solved = self._solve(whole)
-        z = np.empty_like(right)
-        z[:-1][kept], z[-1] = solved[at], solved[-1]
-        z[:-1][~kept] = right[:-1][~kept] * self._mean_diagonal
-        return z
+    def times(self, right: Single) -> Single:
+        """[k + 1, C] A^-1 right."""
+        if len(self.inverses) == 1:
+            return np.asarray(blas.ssymm(1.0, self.inverses[0], right, lower=1))
+        columns = [blas.ssymv(1.0, a, right[:, c], lower=1) for c, a in enumerate(self.inverses)]
+        return np.stack(columns, axis=1)
 
-    def _solve(self, right: Array) -> Array:
+
+class Preconditioner:
+    """Blocks fitted to a system."""
+
+    def __init__(self, system: System, blocks: Blocks, stop: Stop) -> None:
+        self.system, self.blocks, (_, full, rank, unit, self.inner, _) = system, blocks, system.bend
+        self.fresh: Single = (1 / system.diagonal).astype(np.float32)
+        kept = np.isin(system.rows, blocks.rows)
+        self.kept = np.append(kept, True)
+        self.at = np.append(np.searchsorted(blocks.rows, system.rows[kept]), len(blocks.rows))
+        self.size = len(blocks.rows) + 1, system.right.shape[1]
+        self.scale: Single = np.sqrt(blocks.diagonal[self.at] / system.diagonal[self.kept]).astype(np.float32)
+        self.woodbury = None
+        if system.grouped:
+            at = self.at[:-1]
+            self.side = np.zeros((self.size[0] - 1, self.size[1]), np.float32)
+            self.side[at] = unit[kept] * np.sqrt(rank[kept] * blocks.full[at] / full[kept])
+            inner = np.eye(len(self.side), dtype=np.float32)
+            for c in range(self.size[1]):
+                _subtract(inner, blocks.inverses[c % len(blocks.inverses)].T, np.ascontiguousarray(self.side[:, c]))
+            self.woodbury = damped_cholesky(inner.T, stop.check)
+
+    def solve(self, right: Array) -> Array:
         r = right.astype(np.float32)
-        z = np.stack([inverse @ r[:, c] for c, inverse in enumerate(self.inverses)], axis=1)
-        if self.woodbury is None:
-            return z.astype(np.float64)
-        y = self.woodbury.solve(self.half * self.inner(self.unit, z[:-1]))
-        correction = self.unit * (self.half * y)
-        z += np.stack([inverse[:, :-1] @ correction[:, c] for c, inverse in enumerate(self.inverses)], axis=1)
-        return z.astype(np.float64)
+        whole = np.zeros(self.size, np.float32)
+        whole[self.at] = self.scale * r[self.kept]
+        z = self.blocks.times(whole)
+        if self.woodbury is not None:
+            y = self.woodbury.solve(self.inner(self.side, z[:-1]))
+            whole[:-1] = self.side * y
+            whole[-1] = 0
+            z += self.blocks.times(whole)
+        solved = self.fresh * r
+        solved[self.kept] = self.scale * z[self.at]
+        solved[:-1] *= self.system.bend.active
+        if self.system.balanced:
+            solved -= solved.mean(axis=1, keepdims=True)
+        return solved.astype(np.float64)
 
 
-def sampled_gram(fit: Samples, weights: Array, columns: Indices, sample: int) -> Single:
+@numba.njit(nogil=True, cache=True)
+def _subtract(inner: Single, inverse: Single, side: Single) -> None:
+    """Upper triangle of inner [k, k] -= side side' o inverse; compiled, because numpy would make copies."""
+    for i in range(len(inner)):
+        for j in range(i, len(inner)):
+            inner[i, j] -= side[i] * side[j] * inverse[i, j]
+
+
+def sampled_gram(fit: Samples, weights: Floats, columns: Indices, sample: int) -> Single:
     """[D 1]' diag(weights) [D 1] over some columns, from all rows, or from a sample by weight where there are more."""
     k = len(columns)
     a = np.empty((k + 1, k + 1), np.float32)
@@ -187,7 +238,7 @@ def sampled_gram(fit: Samples, weights: Array, columns: Indices, sample: int) ->
         total = float(weights.sum())
         a[k, :k] = fit.transpose_times(weights[:, None])[columns, 0]
     else:
-        upto = np.cumsum(weights)
+        upto = np.cumsum(weights, dtype=np.float64)
         total = float(upto[-1])
         rows = np.searchsorted(upto, (np.arange(sample) + 0.5) * (total / sample))
         a[:k, :k] = fit.sampled_gram(rows, columns)

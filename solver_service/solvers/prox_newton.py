@@ -49,7 +49,7 @@ def solve(fit: Samples, beta: float, start: Point, stop: Stop) -> Point:
         now = Certificate(primal, dual_value(ray, L1, beta))
         if now.gap < best_gap:
             best, best_gap = Point(w[:, None], b), now.gap
-        if now.relative_gap <= stop.relative_gap or stop.overdue:
+        if stop.reached(now.relative_gap):
             break
         support = w != 0
         limit = max(FIRST_WORKING_SET, int(support.sum()))

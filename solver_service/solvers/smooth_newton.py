@@ -15,7 +15,7 @@ from solver_service.linear_algebra import independent
 from solver_service.losses import Array
 from solver_service.penalties import Penalty
 from solver_service.solvers.base import Overdue, Point, Stop
-from solver_service.solvers.newton_system import Bend, Preconditioner, System
+from solver_service.solvers.newton_system import Bend, Blocks, System, balanced
 
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-12, 1e3  # mu over the loss's curvature
 NEWTON_STEPS = 1000
@@ -37,10 +37,10 @@ def solve(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: Stop)
 
 def _descend(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: Stop) -> Point:
     loss, rows = fit.loss, np.arange(fit.columns)
-    w, b = start
+    w, b = balanced(fit, start)
     offsets, damping, size = fit.times(w), SMALLEST_DAMPING, 1.0
     best, best_gap, lowest, stall = start, np.inf, np.inf, 0
-    preconditioner: Preconditioner | None = None
+    blocks: Blocks | None = None
     for _ in range(NEWTON_STEPS):
         b = loss.intercept(offsets, fit.targets, fit.share, b)
         scores = offsets + b
@@ -52,13 +52,13 @@ def _descend(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: St
         lowest = min(lowest, objective)
         if now.gap < best_gap:
             best, best_gap = Point(w, b), now.gap
-        if now.relative_gap <= stop.relative_gap or stop.overdue or stall == LARGEST_STALL:
+        if stop.reached(now.relative_gap) or stall == LARGEST_STALL:
             break
         gradient = fit.share * loss.gradient(scores, fit.targets)
         bend = _bend(w, beta, damping * loss.curvature)
         system = System(fit, rows, scores, gradient, ray.correlation, bend, 1e-10, np.float64)
         try:
-            direction, preconditioner = system.solve(preconditioner, stop)
+            direction, blocks = system.solve(blocks, stop)
         except Overdue:
             break
         slope = -float((system.right * direction).sum())

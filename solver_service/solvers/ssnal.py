@@ -25,7 +25,7 @@ from solver_service.fit import Moments
 from solver_service.linear_algebra import ActiveSetFactor
 from solver_service.losses import Array
 from solver_service.penalties import NORMS
-from solver_service.solvers.base import Point, Stop, worst_violators
+from solver_service.solvers.base import Overdue, Point, Stop, worst_violators
 
 L1 = NORMS["l1"]
 FIRST_WORKING_SET = 64
@@ -58,7 +58,7 @@ def _working_sets(fit: Moments, beta: float, start: Array, stop: Stop) -> Array:
         ray = fit.dual_ray(w)
         primal = fit.value(w, fit.intercept(w)) + beta * L1.value(w)
         now = Certificate(primal, dual_value(ray, L1, beta))
-        if now.relative_gap <= stop.relative_gap or stop.overdue:
+        if stop.reached(now.relative_gap):
             break
         if now.primal >= before.primal and now.gap >= before.gap:  # round-off
             break
@@ -98,10 +98,14 @@ def proximal_points(problem: Quadratic, w: Array, target: float, stop: Stop) -> 
     hw = problem.h @ w
     gap = problem.gap(w, hw)
     best, best_gap = w, gap
+    factor = ActiveSetFactor(problem.h, 1 / sigma, stop.check)
     for _ in range(PROXIMAL_STEPS):
         if gap <= target or stop.overdue:
             break
-        w, hw = _proximal_point(problem, sigma, w, hw, stop)
+        try:
+            w, hw = _proximal_point(problem, sigma, factor, w, hw, stop)
+        except Overdue:
+            break
         before, gap = gap, problem.gap(w, hw)
         if gap < best_gap:
             best, best_gap = w, gap
@@ -109,13 +113,15 @@ def proximal_points(problem: Quadratic, w: Array, target: float, stop: Stop) -> 
             break
         if gap > before / 10:
             sigma = min(10 * sigma, LARGEST_SIGMA / unit)
+            factor = ActiveSetFactor(problem.h, 1 / sigma, stop.check)
     return best
 
 
-def _proximal_point(problem: Quadratic, sigma: float, w: Array, hw: Array, stop: Stop) -> tuple[Array, Array]:
+def _proximal_point(
+    problem: Quadratic, sigma: float, factor: ActiveSetFactor, w: Array, hw: Array, stop: Stop
+) -> tuple[Array, Array]:
     """The proximal point w+ of w and H w+."""
     h, b, beta, _ = problem
-    factor = ActiveSetFactor(h, 1 / sigma)
     v, hv, u = w, hw, w + sigma * (b - hw)
     new = _soft(u, sigma * beta)
     for _ in range(NEWTON_STEPS):

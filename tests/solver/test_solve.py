@@ -47,6 +47,28 @@ def test_agrees_with_cvxpy(draw: Draw, loss: str, penalty: str, relative_beta: f
             assert solve(fit, penalty, relative_beta, backend="cvxpy").primal == pytest.approx(oracle.primal, rel=1e-8)
 
 
+@pytest.mark.parametrize("penalty", ["l1", "group", "none"])
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "squared"])
+def test_progress_is_told_on_the_way(draw: Draw, loss: str, penalty: str) -> None:
+    gaps: list[float] = []
+    solution = solve(samples_of(loss, *_problem(draw, loss, penalty, 1)), penalty, 0.02, progress=gaps.append)
+    assert len(gaps) > 1
+    assert min(gaps) <= 1e-6 < gaps[0]
+    assert solution.relative_gap <= 1e-6
+
+
+@pytest.mark.parametrize("loss", ["logistic", "multinomial"])
+def test_separable_classes_without_a_penalty_end_with_a_gap_that_says_so(loss: str) -> None:
+    """The loss falls without end; the dual bound is that of a large ball, so the gap stays honest."""
+    spikes = np.repeat(np.eye(4), 25, axis=0)
+    classes = np.arange(100) // 50
+    targets = classes[:, None].astype(float) if loss == "logistic" else np.eye(2)[classes]
+    solution = solve(samples_of(loss, spikes, targets), "none", 0.01, seconds=20)
+    assert np.isfinite(solution.coefficients).all()
+    assert 0 <= solution.relative_gap <= 1e-2
+    assert solution.primal < 1e-2
+
+
 @pytest.mark.parametrize(("loss", "penalty"), PAIRS)
 def test_certificate_is_of_the_published_numbers(draw: Draw, loss: str, penalty: str) -> None:
     """Primal recomputed from scratch; the dual point, too, is feasible for all columns."""
