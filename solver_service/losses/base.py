@@ -22,9 +22,6 @@ class Loss(Protocol):
     curvature: float
     """Upper bound of the Hessian's eigenvalues at any sample."""
 
-    shift_free: bool
-    """Whether a shift of all scores of a sample leaves its loss as it is."""
-
     def value(self, scores: Array, targets: Array) -> Array:
         """Loss of each sample [N]."""
 
@@ -36,6 +33,9 @@ class Loss(Protocol):
 
     def hessian_diagonal(self, scores: Array) -> Array:
         """Diagonal of the Hessian [N, C]."""
+
+    def centred(self, values: Floats) -> Floats:
+        """Coefficients or steps [k, C] less what changes no sample's loss: a shift of all scores where that is free."""
 
     def conjugate(self, dual: Array, targets: Array) -> Array:
         """sup over z of <dual, z> - value(z) for each sample [N]; finite on the segment from 0 to any gradient."""

@@ -18,7 +18,6 @@ LAST_STEP = 1e-12  # Newton squares the error, so after a step this small it is 
 class Logistic:
     name = "logistic"
     curvature = 0.25
-    shift_free = False
 
     def value(self, scores: Array, targets: Array) -> Array:
         return (np.logaddexp(0.0, scores) - targets * scores)[:, 0]
@@ -32,6 +31,9 @@ class Logistic:
 
     def hessian_diagonal(self, scores: Array) -> Array:
         return expit(scores) * expit(-scores)
+
+    def centred(self, values: Floats) -> Floats:
+        return values
 
     def conjugate(self, dual: Array, targets: Array) -> Array:
         magnitude = np.abs(dual)  # m = |q| for y = 0 and 1 - |q| for y = 1: the same entropy

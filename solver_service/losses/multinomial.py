@@ -20,7 +20,6 @@ LAST_STEP = 1e-10  # Newton squares the error, so after a step this small it is 
 class Multinomial:
     name = "multinomial"
     curvature = 0.5
-    shift_free = True
 
     def value(self, scores: Array, targets: Array) -> Array:
         return _values(scores, targets)
@@ -36,6 +35,9 @@ class Multinomial:
     def hessian_diagonal(self, scores: Array) -> Array:
         p = _softmax(scores)
         return p * (1.0 - p)
+
+    def centred(self, values: Floats) -> Floats:
+        return values - values.mean(axis=1, keepdims=True)
 
     def conjugate(self, dual: Array, targets: Array) -> Array:
         return -entr(np.maximum(targets + dual, 0.0)).sum(axis=1)  # max: round-off below the simplex

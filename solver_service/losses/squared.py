@@ -13,7 +13,6 @@ from solver_service.losses.base import Array, Floats
 class Squared:
     name = "squared"
     curvature = 1.0
-    shift_free = False
 
     def value(self, scores: Array, targets: Array) -> Array:
         return 0.5 * np.square(scores - targets).sum(axis=1)
@@ -26,6 +25,9 @@ class Squared:
 
     def hessian_diagonal(self, scores: Array) -> Array:
         return np.ones_like(scores)
+
+    def centred(self, values: Floats) -> Floats:
+        return values
 
     def conjugate(self, dual: Array, targets: Array) -> Array:
         return 0.5 * np.square(dual).sum(axis=1) + (dual * targets).sum(axis=1)

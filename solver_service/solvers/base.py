@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from solver_service.losses import Array
 
+ROUND_OFF = 1e-14  # of an objective; a change below it is no ascent
+LARGEST_STALL = 10  # steps that better neither objective nor gap, after which round-off is all that is left
+
 
 class Overdue(Exception):
     """The deadline passed in the middle of a step."""
@@ -40,6 +43,25 @@ class Stop(NamedTuple):
         """Raises Overdue after the deadline."""
         if self.overdue:
             raise Overdue
+
+
+class Stall:
+    """Counts the steps since objective or gap became better."""
+
+    def __init__(self) -> None:
+        self._steps, self._lowest, self._gap = 0, np.inf, np.inf
+
+    def ended(self, objective: float, gap: float) -> bool:
+        """Whether a solver that is at this point should give up."""
+        better = gap < 0.9 * self._gap or objective < self._lowest - slack(objective)
+        self._steps = 0 if better else self._steps + 1
+        self._lowest, self._gap = min(self._lowest, objective), min(self._gap, gap)
+        return self._steps == LARGEST_STALL
+
+
+def slack(objective: float) -> float:
+    """Round-off of an objective."""
+    return ROUND_OFF * max(1.0, abs(objective))
 
 
 class Point(NamedTuple):

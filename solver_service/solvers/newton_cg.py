@@ -16,7 +16,7 @@ from solver_service.certificate import Certificate, dual_value
 from solver_service.fit import Samples
 from solver_service.losses import Array
 from solver_service.penalties import SumOfNorms
-from solver_service.solvers.base import Overdue, Point, Stop, worst_violators
+from solver_service.solvers.base import Overdue, Point, Stall, Stop, slack, worst_violators
 from solver_service.solvers.newton_system import Bend, Blocks, System, balanced
 
 NEWTON_STEPS = 1000
@@ -50,7 +50,7 @@ class _Descent:
         fit, penalty, beta, loss = self.fit, self.penalty, self.beta, self.fit.loss
         w, b = point
         offsets = fit.times(w)
-        best, best_gap, damping = point, np.inf, 1.0
+        best, best_gap, damping, stall = point, np.inf, 1.0, Stall()
         for step in range(NEWTON_STEPS):
             b = loss.intercept(offsets, fit.targets, fit.share, b)
             scores = offsets + b
@@ -60,7 +60,7 @@ class _Descent:
             self.gap = now.relative_gap
             if now.gap < best_gap:
                 best, best_gap = Point(w, b), now.gap
-            if self.stop.reached(now.relative_gap):
+            if self.stop.reached(now.relative_gap) or stall.ended(objective, now.gap):
                 break
             if step == 0:
                 damping = min(1.0, now.relative_gap) ** 2
@@ -142,7 +142,7 @@ class _Descent:
             moved = _stopped(penalty, w[rows], size * direction[:-1])
             new_b, new_offsets = b + size * direction[-1], part.times(moved)
             new = float(fit.mean(fit.loss.value(new_offsets + new_b, fit.targets))) + beta * penalty.value(moved)
-            if new <= objective + 1e-4 * size * slope:
+            if new <= objective + 1e-4 * size * slope + slack(objective):
                 new_w = np.zeros_like(w)
                 new_w[rows] = moved
                 return new_w, new_offsets, new_b, size

@@ -55,9 +55,7 @@ class Bend(NamedTuple):
 
 def balanced(fit: Samples, point: Point) -> Point:
     """The point with the same loss whose coefficients add up to zero over the outputs, where shifts are free."""
-    if not fit.loss.shift_free:
-        return point
-    return Point(point.w - point.w.mean(axis=1, keepdims=True), point.b)
+    return Point(fit.loss.centred(point.w), point.b)
 
 
 class System:
@@ -83,7 +81,7 @@ class System:
         self._precision = precision
         self.weights: Single = (part.share * part.loss.hessian_diagonal(scores)).astype(np.float32)
         self.grouped = bend.full.shape[1] < part.outputs and bool(bend.rank.any())
-        self.balanced = part.loss.shift_free and bend.full.shape[1] < part.outputs
+        self.balanced = bend.full.shape[1] < part.outputs
         full = bend.full if self.grouped else bend.full - bend.rank * np.square(bend.unit)
         self.bent: Array = np.where(bend.active, full, 1.0)  # the diagonal of B, without the rank-one terms of groups
         smooth = part.transpose_times(self.weights) * bend.active
@@ -216,9 +214,8 @@ class Preconditioner:
         solved = self.fresh * r
         solved[self.kept] = self.scale * z[self.at]
         solved[:-1] *= self.system.bend.active
-        if self.system.balanced:
-            solved -= solved.mean(axis=1, keepdims=True)
-        return solved.astype(np.float64)
+        exact = solved.astype(np.float64)  # before it is centred: nothing else keeps W from drifting off
+        return self.system.part.loss.centred(exact) if self.system.balanced else exact
 
 
 @numba.njit(nogil=True, cache=True)

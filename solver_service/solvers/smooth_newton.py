@@ -14,14 +14,12 @@ from solver_service.fit import Samples
 from solver_service.linear_algebra import independent
 from solver_service.losses import Array
 from solver_service.penalties import Penalty
-from solver_service.solvers.base import Overdue, Point, Stop
+from solver_service.solvers.base import Overdue, Point, Stall, Stop, slack
 from solver_service.solvers.newton_system import Bend, Blocks, System, balanced
 
 SMALLEST_DAMPING, LARGEST_DAMPING = 1e-12, 1e3  # mu over the loss's curvature
 NEWTON_STEPS = 1000
 SMALLEST_STEP = 1e-8
-ROUND_OFF = 1e-14  # of an objective; a change below it is no ascent
-LARGEST_STALL = 10  # steps that better neither objective nor gap
 
 
 def solve(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: Stop) -> Point:
@@ -39,7 +37,7 @@ def _descend(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: St
     loss, rows = fit.loss, np.arange(fit.columns)
     w, b = balanced(fit, start)
     offsets, damping, size = fit.times(w), SMALLEST_DAMPING, 1.0
-    best, best_gap, lowest, stall = start, np.inf, np.inf, 0
+    best, best_gap, stall = start, np.inf, Stall()
     blocks: Blocks | None = None
     for _ in range(NEWTON_STEPS):
         b = loss.intercept(offsets, fit.targets, fit.share, b)
@@ -47,12 +45,9 @@ def _descend(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: St
         ray = fit.dual_ray_at(scores)
         objective = float(fit.mean(loss.value(scores, fit.targets))) + beta * penalty.value(w)
         now = Certificate(objective, dual_value(ray, penalty, beta))
-        slack = ROUND_OFF * max(1.0, abs(objective))
-        stall = 0 if now.gap < 0.9 * best_gap or objective < lowest - slack else stall + 1
-        lowest = min(lowest, objective)
         if now.gap < best_gap:
             best, best_gap = Point(w, b), now.gap
-        if stop.reached(now.relative_gap) or stall == LARGEST_STALL:
+        if stop.reached(now.relative_gap) or stall.ended(objective, now.gap):
             break
         gradient = fit.share * loss.gradient(scores, fit.targets)
         bend = _bend(w, beta, damping * loss.curvature)
@@ -68,7 +63,7 @@ def _descend(fit: Samples, penalty: Penalty, beta: float, start: Point, stop: St
             new = scores + size * (offset_step + direction[-1])
             new_w = w + size * direction[:-1]
             value = float(fit.mean(loss.value(new, fit.targets))) + beta * penalty.value(new_w)
-            if value <= objective + 1e-4 * size * slope + slack:
+            if value <= objective + 1e-4 * size * slope + slack(objective):
                 break
             size /= 2
             if size < SMALLEST_STEP:

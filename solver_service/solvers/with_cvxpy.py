@@ -9,6 +9,7 @@ import cvxpy as cp
 import numpy as np
 
 from solver_service.fit import Moments, Samples
+from solver_service.losses import Array, Heads, Loss
 from solver_service.penalties import Penalty
 from solver_service.solvers.base import Point
 
@@ -36,10 +37,16 @@ def _quadratic(fit: Moments, w: cp.Variable) -> cp.Expression:
 
 def _mean_loss(fit: Samples, w: cp.Variable, b: cp.Variable) -> cp.Expression:
     z = fit.spikes.dense() @ w + np.ones((fit.rows, 1)) @ b
-    share = np.broadcast_to(fit.share, fit.targets.shape)
+    return _stated(fit.loss, z, fit.targets, fit.share[:, 0])
+
+
+def _stated(loss: Loss, z: cp.Expression, targets: Array, shares: Array) -> cp.Expression:
+    if isinstance(loss, Heads):
+        return sum(_stated(of, z[:, at], targets[:, at], shares) for of, at in loss.heads)
+    share = np.broadcast_to(shares[:, None], targets.shape)
     losses = {
-        "squared": lambda: cp.sum_squares(cp.multiply(np.sqrt(share), z - fit.targets)) / 2,
-        "logistic": lambda: cp.sum(cp.multiply(share, cp.logistic(z) - cp.multiply(fit.targets, z))),
-        "multinomial": lambda: share[:, 0] @ (cp.log_sum_exp(z, axis=1) - cp.sum(cp.multiply(fit.targets, z), axis=1)),
+        "squared": lambda: cp.sum_squares(cp.multiply(np.sqrt(share), z - targets)) / 2,
+        "logistic": lambda: cp.sum(cp.multiply(share, cp.logistic(z) - cp.multiply(targets, z))),
+        "multinomial": lambda: share[:, 0] @ (cp.log_sum_exp(z, axis=1) - cp.sum(cp.multiply(targets, z), axis=1)),
     }
-    return losses[fit.loss.name]()
+    return losses[loss.name]()

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 
-from solver_service.losses import LOSSES, Array, Loss
+from solver_service.losses import LOSSES, Array, Heads, Loss
+
+HEADS = Heads([(LOSSES["multinomial"], 3), (LOSSES["logistic"], 1), (LOSSES["multinomial"], 2)])
 
 
-def _targets(loss: Loss, rng: np.random.Generator, n: int) -> Array:
+def _targets(loss: Loss, rng: np.random.Generator, n: int, outputs: int = 3) -> Array:
+    if isinstance(loss, Heads):
+        return np.concatenate([_targets(head, rng, n, at.stop - at.start) for head, at in loss.heads], axis=1)
     if loss.name == "logistic":
         return rng.integers(0, 2, (n, 1)).astype(float)
-    return rng.standard_normal((n, 3)) if loss.name == "squared" else np.eye(3)[rng.integers(0, 3, n)]
+    return rng.standard_normal((n, outputs)) if loss.name == "squared" else np.eye(outputs)[rng.integers(0, outputs, n)]
 
 
-@pytest.fixture(params=LOSSES.values(), ids=LOSSES)
+@pytest.fixture(params=[*LOSSES.values(), HEADS], ids=[*LOSSES, "heads"])
 def loss(request: pytest.FixtureRequest) -> Loss:
     return request.param
 
@@ -66,7 +70,7 @@ def test_intercept_zeroes_the_mean_gradient(loss: Loss) -> None:
         offsets = spread * rng.standard_normal(y.shape)
         b = loss.intercept(offsets, y, share, np.zeros(y.shape[1]))
         assert np.abs((share * loss.gradient(offsets + b, y)).sum(axis=0)).max() < 1e-14
-    if loss.name != "squared":
+    if loss.name in ("logistic", "multinomial"):
         one_class = np.zeros_like(y)
         one_class[:, :1] = 1
         b = loss.intercept(offsets, one_class, share, np.zeros(y.shape[1]))

@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from snn.bits import BitMatrix
 from solver_service.certificate import certify
 from solver_service.fit import Moments, Samples
-from solver_service.losses import LOSSES
+from solver_service.losses import LOSSES, Heads
 from solver_service.penalties import NORMS, PENALTIES
 from solver_service.solvers import Point, solve
 from tests.solver.conftest import Draw, moments_of, samples_of
@@ -197,3 +198,30 @@ def test_digits_reach_the_tolerance() -> None:
         accuracy = ((spikes[test] @ s.coefficients + s.intercept).argmax(axis=1) == y[test]).mean()
         assert s.relative_gap <= 1e-6
         assert accuracy > 0.75
+
+
+@pytest.mark.parametrize("penalty", ["l1", "group", "ridge"])
+@pytest.mark.parametrize("relative_beta", [0.3, 0.02])
+def test_heads_share_the_dictionary(draw: Draw, penalty: str, relative_beta: float) -> None:
+    """Digit and carry, and a number beside them: cvxpy's optimum, and under the group penalty one support."""
+    spikes, digits = draw("multinomial", 4)
+    rng = np.random.default_rng(4)
+    carry, number = spikes[:, 4:5], spikes[:, 5:7] + rng.standard_normal((len(spikes), 2))
+    heads = Heads([(LOSSES["multinomial"], digits.shape[1]), (LOSSES["logistic"], 1), (LOSSES["squared"], 2)])
+    fit = Samples(heads, BitMatrix.from_dense(spikes), np.concatenate([digits, carry, number], axis=1))
+    oracle = solve(fit, penalty, relative_beta, backend="cvxpy")
+    ours = solve(fit, penalty, relative_beta, tolerance=1e-9)
+    assert ours.relative_gap <= 1e-9
+    assert ours.primal == pytest.approx(oracle.primal, rel=1e-8)
+    scores = spikes @ ours.coefficients + ours.intercept
+    parts = [LOSSES["multinomial"].value(scores[:, :-3], digits), LOSSES["logistic"].value(scores[:, -3:-2], carry)]
+    parts.append(LOSSES["squared"].value(scores[:, -2:], number))
+    assert ours.primal == pytest.approx(
+        np.sum(parts, axis=0).mean() + ours.beta * PENALTIES[penalty].value(ours.coefficients)
+    )
+
+
+def test_a_head_needs_an_output() -> None:
+    for heads in ([], [(LOSSES["squared"], 0)]):
+        with pytest.raises(ValueError, match="heads: expected at least one"):
+            Heads(heads)
