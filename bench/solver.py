@@ -91,7 +91,7 @@ CASES = [
     Cases(partial(mnist, 2000), L1 + GROUP, {0.1: 3, 0.01: 3, 0.001: 3}),
     Cases(partial(mnist, 5000), L1 + GROUP, {0.01: 3}),
     Cases(partial(mnist, 10_000), L1 + GROUP, {0.01: 3}),
-    Cases(partial(digits, 300), L1 + GROUP, {0.01: 30}),
+    Cases(partial(digits, 100), L1 + GROUP, {0.01: 10}),
     Cases(partial(motions, 2000), L1 + GROUP, {0.01: 3}),
     Cases(partial(text, 2000), L1 + GROUP, {0.01: 3}),
 ]
