@@ -194,8 +194,8 @@ def _solver(rows: list[Row]) -> plt.Figure:
         axes.spines[["top", "right"]].set_visible(False)
         if (lines[at[0]], kinds[at[1]]) not in curves:
             axes.set_visible(False)
-    for axes, kind in zip(grid[0], kinds, strict=True):
-        axes.set_title(kind, fontsize="medium", visible=True)
+    for column, kind in zip(grid.T, kinds, strict=True):
+        next(axes for axes in column if axes.get_visible()).set_title(kind, fontsize="medium")
     for axes, line in zip(grid[:, 0], lines, strict=True):
         axes.set_ylabel(line, fontsize="small")
     for axes in grid[-1]:
