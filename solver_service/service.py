@@ -81,6 +81,7 @@ class SolverService:
     def _serve(self, models: KafkaConsumer, stream: KafkaConsumer) -> None:
         log.info("reading from offsets %s", self.offsets)
         saved_at, saved = time.monotonic(), deepcopy(self.offsets)
+        self._read_models(models, until_end=True)  # first: they say which topics are to be read
         while not self._stopping.is_set():
             self._read_models(models)
             self._pause_rows(stream)
@@ -146,7 +147,7 @@ class SolverService:
                             self.register(decode_model(record.value))
                         except WireError as error:
                             self._dead_letter(MODELS, error, record.value)
-            if not batch and (not until_end or _at_end(models)):
+            if not batch and (not until_end or self._stopping.is_set() or _at_end(models)):
                 return
 
     def _dead_letter(self, topic: str, error: WireError, record: bytes) -> None:
