@@ -18,7 +18,7 @@ from solver_service.losses import Array, Floats
 
 LARGEST_CALL = 2048  # columns that one call factors; a deadline has to wait for it
 GPU_FROM = 2048  # columns from which a factor on a GPU is worth the way there
-BLOCK = 256  # columns between two looks at the deadline; of 10,000 some .3 s
+BLOCK = 256  # columns between two looks at the deadline
 _blas = ThreadpoolController()
 _device: ContextVar[str | None] = ContextVar("device", default=None)
 Check = Callable[[], None]  # raises where time is up
@@ -59,10 +59,6 @@ class Cholesky:
     def solve(self, right: Floats) -> Floats:
         """A^-1 right."""
         return np.asarray(sl.cho_solve((self.lower, True), right, check_finite=False))
-
-    def half_solve(self, right: Floats) -> Floats:
-        """L^-1 right."""
-        return np.asarray(sl.solve_triangular(self.lower, right, lower=True, check_finite=False))
 
     def inverse(self, check: Check = lambda: None) -> Floats:
         """A^-1, in Fortran's order."""
@@ -133,7 +129,7 @@ def damped_cholesky(a: Floats, check: Check = lambda: None) -> Cholesky:
         except np.linalg.LinAlgError:
             tried = a.copy(order="K")
             tried[np.diag_indices_from(a)] += jitter * unit
-    return Cholesky(tried, check)
+    return cholesky(tried, check)
 
 
 def independent(a: Array) -> tuple[npt.NDArray[np.intp], Array]:

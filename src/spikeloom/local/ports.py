@@ -4,9 +4,7 @@ import random
 import socket
 
 HOST = "127.0.0.1"
-QUIET = range(
-    20_000, 32_000
-)  # below those that Linux and macOS give to outgoing connections, which would take them first
+QUIET = range(20_000, 32_000)  # outgoing connections, which would take a port first, get higher ones
 
 
 class Ports:
