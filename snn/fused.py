@@ -96,7 +96,8 @@ class Stage:
     def _lay_out(self) -> None:
         self.grid, self.reach, self.feedback = self._exact()
         self.whole = bool(self.layers[0].weights.abs().max() < 2.0**15 * self.grid)
-        most = min(TILE, TILE_BYTES // (2 * self.features)) // int(self.widths.max())
+        most = TILE if self.below else min(TILE, TILE_BYTES // (2 * self.features))
+        most //= int(self.widths.max())
         tiles = -(-self.subnetworks // max(PANEL, most))
         self.lanes = -(-self.subnetworks // (tiles * PANEL)) * PANEL
         self.parameters = tiles_of.parameters(self.layers, self.lanes)
