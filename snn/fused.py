@@ -96,6 +96,7 @@ class Stage:
     def _lay_out(self) -> None:
         self.grid, self.reach, self.feedback = self._exact()
         self.whole = bool(self.layers[0].weights.abs().max() < 2.0**15 * self.grid)
+        # Few neurons of a trunk fire at a time, so that few of the weights are read.
         most = TILE if self.below else min(TILE, TILE_BYTES // (2 * self.features))
         most //= int(self.widths.max())
         tiles = -(-self.subnetworks // max(PANEL, most))

@@ -20,6 +20,8 @@ from snn.network import Network
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEAK_GRID = 2.0**-12  # of leaks: hides the last bit of exp, in which C libraries differ
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -77,6 +79,11 @@ def uniforms(seed: int, ids: Sequence[int], count: int) -> Floats:
 def normals(uniform: Floats) -> Floats:
     """Standard normal numbers by inversion, cut at 4 so that a bound on the weights can be stated."""
     return np.clip(ndtri(uniform), -4, 4)
+
+
+def log_uniform(uniform: Floats, ends: tuple[float, float]) -> Floats:
+    """Numbers between two positive ones, uniform in their logarithm."""
+    return np.asarray(ends[0] * np.exp(uniform * np.log(ends[1] / ends[0])))
 
 
 def tensor(values: npt.ArrayLike) -> Tensor:

@@ -1,4 +1,4 @@
-"""A stored sequence: relays, timers and gates that hold the bits x[1..T] >= 1/2, and integrators that ask of all of them.
+"""A stored sequence: relays, timers and gates that hold the bits x[1..T] >= 1/2; integrators that ask of all of them.
 
 The trunk, which the witnesses share, two layers of neurons with soft reset:
 

@@ -4,8 +4,8 @@ A witness is an integrator with weights +1 or -1 on `taps` gates drawn at random
 
     it fires at T iff  sum over its taps of +-z_tap >= b,   b a random one of the half-integers between the sums
 
-With two taps these are "and", "or", "and not" and "or not" of two bits however far apart they are: the first-last XOR is
-the difference of two of them, at every T. The law asks for pairs by chance: T * m bits have (T * m)^2 / 2.
+With two taps these are "and", "or", "and not" and "or not" of two bits however far apart they are: the first-last XOR
+is the difference of two of them, at every T. The law asks for pairs by chance: T * m bits have (T * m)^2 / 2.
 """
 
 from collections.abc import Sequence
