@@ -2,9 +2,10 @@
 
     L(theta) = (1/N) sum_i sum_heads loss(D_i W + c, y_i)  +  (weight_decay / 2) ||theta without c||^2
 
-D_i are the final spikes of the witnesses for sequence i, or those of every timestep, which are rows of their own.
-theta holds, layer by layer, weights, bias and, where there are, recurrent weights, then the readout's W [n, C] and
-c [C]; leaks and thresholds are structure and stay. Losses are those of the convex readout (`solver_service/losses`).
+D_i are the final spikes of the witnesses for sequence i, or those of every timestep, which are rows of their own; rows
+whose target is NaN do not count. theta holds, layer by layer, weights, bias and, where there are, recurrent weights,
+then the readout's W [n, C] and c [C]; leaks and thresholds are structure and stay. Losses are those of the convex
+readout (`solver_service/losses`).
 
 Gradient regularisation (Barrett & Dherin 2021) minimises L + (gamma / 4) ||grad L||^2: its gradient is
 grad L + (gamma / 2) H grad L.
@@ -13,12 +14,14 @@ grad L + (gamma / 2) H grad L.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from snn.model import ModelSpec
+from snn.model import ModelSpec, ReadoutSpec
 from snn.network import Network
+from snn.readout import Numbers, encode_targets, known
 from snn.training.surrogate import Surrogate, roll_out
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -67,9 +70,10 @@ class Objective(NamedTuple):
         return roll_out(inputs, network, self.surrogate, self.every_step) @ w + c
 
     def loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """L, a scalar, for targets [B, C] or [B, T, C] as `snn.readout.encode_targets` gives them."""
-        scores = self.scores(theta, inputs)
-        rows = [LOSSES[head.loss](scores[..., head.outputs], targets[..., head.outputs]) for head in self.heads]
+        """L, a scalar, for targets [B, C] or [B, T, C] as `targets_of` gives them."""
+        scores, known = self.scores(theta, inputs), ~targets.isnan().any(-1)
+        scores, targets = scores[known], targets[known]
+        rows = [LOSSES[head.loss](scores[:, head.outputs], targets[:, head.outputs]) for head in self.heads]
         value = torch.stack([of_head.mean() for of_head in rows]).sum()
         if self.weight_decay:
             value = value + self.weight_decay / 2 * theta[: -self.outputs].square().sum()
@@ -106,13 +110,27 @@ def of_model(model: ModelSpec) -> Objective:
     training, readout = model.training, model.readout
     if training is None:
         raise ValueError(f"model {model.model}: expected training, got none; say in the model how it is trained")
+    heads, begin = [], 0
+    for loss, outputs in [(head.loss, head.outputs) for head in readout.all_heads] or [("squared", readout.outputs)]:
+        heads.append(Head(loss, slice(begin, begin + outputs)))
+        begin += outputs
     return Objective(
         model.network(range(model.witnesses.count)),
         readout.outputs,
-        (Head(readout.loss, slice(0, readout.outputs)),),
+        tuple(heads),
         Surrogate(training.surrogate, training.slope),
-        weight_decay=training.weight_decay,
+        readout.every_step,
+        training.weight_decay,
     )
+
+
+def targets_of(numbers: Numbers, readout: ReadoutSpec) -> Tensor:
+    """Targets [B, C], or [B, T, C] where every timestep has one, of numbers [B, S, H or C]: classes, -1 for none, or
+    values, NaN for none."""
+    there = known(numbers)
+    rows = np.full((*there.shape, readout.outputs), np.nan, np.float32)
+    rows[there] = encode_targets(numbers[there], readout)
+    return torch.from_numpy(rows if readout.every_step else rows[:, 0])
 
 
 def _trained(network: Network) -> list[Tensor]:

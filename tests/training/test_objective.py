@@ -7,7 +7,7 @@ from torch import Tensor
 
 from snn.model import ModelError, parse_model
 from snn.training import monitors
-from snn.training.objective import LOSSES, Head, Objective, of_model
+from snn.training.objective import LOSSES, Head, Objective, of_model, targets_of
 from snn.training.surrogate import Surrogate
 from solver_service.losses import LOSSES as CONVEX
 from tests.models import small_model
@@ -124,6 +124,32 @@ def test_the_objective_of_a_model_starts_at_its_law() -> None:
     assert chosen.heads == (Head("squared", slice(0, 10)),)
     with pytest.raises(ValueError, match="expected training, got none"):
         of_model(small_model())
+
+
+def test_heads_and_timesteps_of_a_model() -> None:
+    heads = [{"name": "digit", "outputs": 3}, {"name": "carry", "loss": "logistic"}]
+    model = small_model(training={}, readout={"heads": heads, "every_step": True})
+    chosen = of_model(model)
+    assert chosen.every_step
+    assert chosen.heads == (Head("multinomial", slice(0, 3)), Head("logistic", slice(3, 4)))
+    numbers = np.array([[[2, 1], [0, 0]], [[1, -1], [1, 1]]], np.int32)
+    expected = [[[0, 0, 1, 1], [1, 0, 0, 0]], [[np.nan] * 4, [0, 1, 0, 1]]]
+    np.testing.assert_array_equal(targets_of(numbers, model.readout).numpy(), expected)
+
+
+def test_rows_without_a_target_do_not_count() -> None:
+    chosen = objective("squared", every_step=True)
+    theta, (inputs, targets) = somewhere(chosen), data("squared", every_step=True)
+    targets[3:] = torch.nan
+    torch.testing.assert_close(chosen.loss(theta, inputs, targets), chosen.loss(theta, inputs[:3], targets[:3]))
+    assert chosen.gradient(theta, inputs, targets)[1].isfinite().all()
+
+
+def test_values_are_one_squared_head() -> None:
+    model = small_model(training={}, readout={"target": "values", "outputs": 2})
+    assert of_model(model).heads == (Head("squared", slice(0, 2)),)
+    numbers = np.array([[[1.5, 2]], [[np.nan, np.nan]]], np.float32)
+    np.testing.assert_array_equal(targets_of(numbers, model.readout).numpy(), numbers[:, 0])
 
 
 def test_a_model_without_training_keeps_its_digest() -> None:
