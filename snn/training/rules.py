@@ -34,12 +34,15 @@ def at_rest(parameters: Tensor) -> Moments:
     return Moments(torch.zeros_like(parameters), torch.zeros_like(parameters))
 
 
+def decayed(training: TrainingSpec, done: int) -> float:
+    """eta after `done` of `training.steps` steps."""
+    return training.learning_rate * (max(0.0, 1 - done / training.steps) if training.decay == "linear" else 1)
+
+
 def step(training: TrainingSpec, gradient: Tensor, moments: Moments, done: int) -> tuple[Tensor, Moments]:
     """What to add to the parameters, for a gradient [d], after `done` of `training.steps` steps."""
     norm = float(gradient.norm())
-    rate = training.learning_rate
-    if training.decay == "linear":
-        rate *= max(0.0, 1 - done / training.steps)
+    rate = decayed(training, done)
     if training.soft_clipping is not None:
         low, slope = training.soft_clipping
         rate /= low + slope * norm
