@@ -128,6 +128,12 @@ class Worker:
         lane.save(now_ms)
         return duplicates, left_out
 
+    def touch(self, now_ms: int) -> None:
+        """Whole sequences are not abandoned, however long they wait for their round."""
+        for lane in self._lanes.values():
+            for cohort in lane.complete():
+                cohort.touched_ms = now_ms
+
     def hear(self, record: bytes) -> None:
         """Weights of the next version; those of a version that is known are passed over."""
         weights = self._plan.decode(record)

@@ -114,6 +114,7 @@ class SurrogateWorker(KeyedCoProcessFunction):
         self._metrics.defer()
         key = ctx.get_current_key()
         held = self._worker(key, timestamp)
+        held.touch(timestamp)
         for lane in held.lanes.values():
             timesteps = self._model.input.timesteps
             yield from expire(lane, JOB, timesteps, self._expire_ms, timestamp, self._metrics)

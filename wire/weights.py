@@ -77,12 +77,15 @@ def network_from_bytes(data: bytes, model: ModelSpec) -> Network:
     """A network of all the model's witnesses, in the shapes that its law gives them."""
     count = model.witnesses.count
     shapes = {name: _of_all(name, tuple(part.shape), count) for name, part in _named(model.network([0])).items()}
-    parts = from_bytes(data, shapes)
-    layers = []
-    for number in range(1, 1 + max(int(name.split(".")[0]) for name in parts)):
-        own = {name: parts.get(f"{number}.{name}") for name in Layer._fields}
-        layers.append(Layer(**{name: None if part is None else tensor(part) for name, part in own.items()}))
-    return tuple(layers)
+    parts = {name: tensor(part) for name, part in from_bytes(data, shapes).items()}
+    depth = max(int(name.split(".")[0]) for name in parts)
+    return tuple(
+        Layer(
+            *(parts[f"{number}.{name}"] for name in ("weights", "bias", "leak", "threshold")),
+            recurrent=parts.get(f"{number}.recurrent"),
+        )
+        for number in range(1, depth + 1)
+    )
 
 
 def encode_weights(model: ModelSpec, weights: Weights) -> bytes:

@@ -1,5 +1,6 @@
-"""Surrogate gradients on Flink: the same weights, bit for bit, with and without a crash, and witnesses that are exact."""
+"""Surrogate gradients on Flink: the same weights, bit for bit, with and without a crash, and exact witnesses."""
 
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -56,6 +57,9 @@ def test_the_same_weights_with_and_without_a_crash(stack: Stack, project_root: P
             push(undisturbed, 0, SEQUENCES, block=64)
             eventually(lambda: version(stack, undisturbed) == ROUNDS, "all rounds", seconds=240)
             eventually(lambda: len(witnesses(stack, undisturbed)) == 3, "the last witnesses")
+            eventually(lambda: shown(stack, "weights_version") == ROUNDS, "the newest version as a metric")
+            for name in ("loss", "gradient_norm", "implicit_regulariser", "sharpness", "stable_sharpness"):
+                assert shown(stack, f"{name}_millionths") > 0, name
         with job(stack, project_root, "train_surrogate", crashed):
             half = SEQUENCES // 2
             push(crashed, 0, half, block=7)
@@ -74,6 +78,13 @@ def test_the_same_weights_with_and_without_a_crash(stack: Stack, project_root: P
     assert np.isfinite(one[0].sharpness)
     check_learning(undisturbed, one)
     check_witnesses(stack, undisturbed, one)
+
+
+def shown(stack: Stack, name: str) -> float:
+    """The value of a metric of the training, 0 where there is none."""
+    pages = (urllib.request.urlopen(url).read().decode() for url in stack.metrics_urls.values())
+    lines = (line for page in pages for line in page.splitlines() if f"spikeloom_model_{name}{{" in line)
+    return sum(float(line.split()[-1]) for line in lines if 'operator_name="average"' in line and line[0] != "#")
 
 
 def check_learning(spec: ModelSpec, found: list[Weights]) -> None:

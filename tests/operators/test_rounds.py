@@ -59,7 +59,7 @@ def records(
     for lane in lanes:
         ids = np.arange(first, last, dtype=np.uint64)
         ids = ids[ids % LANES == lane]
-        for part in np.split(ids, range(3, len(ids), 3)):
+        for part in np.split(ids, range(3, len(ids), 3)) if len(ids) else []:
             classes = (part % 3).astype(np.int32) if known else np.full(len(part), -1, np.int32)
             yield encode_slice(spec, Slice(lane, part, 0, codes_of(part), Targets.final(classes), 0))
 
@@ -256,6 +256,14 @@ def test_what_cannot_be_trained_on_leaves_state() -> None:
     left_out = push(worker, spec, records(spec, 32, 32 + 4 * most))
     assert left_out == 2 * most - most
     assert sum(lane.live for lane in worker.lanes.values()) == most
+
+
+def test_whole_sequences_that_wait_are_not_abandoned() -> None:
+    spec = model()
+    worker = Worker(Plan(spec), 0, Store(), 0, 0)
+    push(worker, spec, records(spec, 0, 4))
+    worker.touch(now_ms=1000)
+    assert [gone for lane in worker.lanes.values() for gone in lane.expire(older_than_ms=500)] == []
 
 
 def test_a_new_job_goes_on_from_the_newest_weights() -> None:
