@@ -23,6 +23,7 @@ from wire.connection import KafkaConnection
 
 # Of a partition at a time: a task reads partitions by turns, so that no lane waits behind megabytes of another.
 FETCH_BYTES = 256 * 1024
+LARGEST_RECORD = 64 * 2**20  # that of weights and witnesses; the brokers hold the other topics to less
 TRANSACTION_TIMEOUT_MS = 900_000  # the broker's default maximum: a job may be down this long without losing a commit
 
 
@@ -75,9 +76,10 @@ def keyed_sequences(
     wait_ms: int,
     model: ModelSpec,
     shards: int = 1,
+    keys: list[int] | None = None,
 ) -> KeyedStream:
-    """The records of `sequences`, once for each shard, under the key of their (lane, shard). `start` is the Kafka
-    table's scan.startup.mode; `wait_ms`, how long a fetch may wait for more.
+    """The records of `sequences`, once for each shard, under the key of their (lane, shard); `keys` has others, one for
+    each. `start` is the Kafka table's scan.startup.mode; `wait_ms`, how long a fetch may wait for more.
 
     The lane is Kafka's own key, which PyFlink hands over from a table only; so Java sends a record to its task, and
     Python reads it once. A record without a lane for a key goes to the first lane, whose operator refuses it.
@@ -105,7 +107,7 @@ def keyed_sequences(
     for name, value in options.items():
         table.option(name, value)
     tables.create_temporary_table("sequences", table.build())
-    keys, lane = flink_keys(model.lanes * shards), "TRY_CAST(lane AS INT)"
+    keys, lane = keys or flink_keys(model.lanes * shards), "TRY_CAST(lane AS INT)"
     index = f"CASE WHEN {lane} BETWEEN 0 AND {model.lanes - 1} THEN {lane} + 1 ELSE 1 END"  # SQL counts from 1
     with_keys = tables.sql_query(
         " UNION ALL ".join(
@@ -125,6 +127,11 @@ def keyed(rows: DataStream) -> KeyedStream:
 def readouts(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
     """All records of `readouts` that Kafka has, and those to come."""
     return _records(env, kafka, group, "readouts", KafkaOffsetsInitializer.earliest())
+
+
+def weights(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
+    """All records of `weights` that Kafka has, and those to come."""
+    return _records(env, kafka, group, "weights", KafkaOffsetsInitializer.earliest())
 
 
 def spike_columns(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
@@ -155,7 +162,8 @@ def sink(stream: DataStream, kafka: KafkaConnection, topic: str, transactions: s
     builder = KafkaSink.builder().set_bootstrap_servers(kafka.bootstrap)
     for key, value in kafka.java_client().items():
         builder.set_property(key, value)
-    builder.set_property("compression.type", "lz4").set_property("max.request.size", "8388608")
+    builder.set_property("compression.type", "lz4").set_property("max.request.size", str(LARGEST_RECORD))
+    builder.set_property("buffer.memory", str(LARGEST_RECORD))
     builder.set_record_serializer(schema.set_value_serialization_schema(ByteArraySchema()).build())
     builder.set_delivery_guarantee(DeliveryGuarantee.AT_LEAST_ONCE)
     if transactions:

@@ -185,6 +185,12 @@ class Lane:
             self._remember(cohort.ids, now_ms)
             self._drop(cohort)
 
+    def claim(self, cohort: Cohort, rows: npt.NDArray[np.intp], now_ms: int) -> Cohort:
+        """The sequences `rows` of a complete cohort, which are finished then; the others stay where they are."""
+        part = cohort if len(rows) == len(cohort) else self._split(cohort, rows)
+        self.finish([part], now_ms)
+        return part
+
     def _remember(self, ids: Ids, now_ms: int) -> None:
         """That these are finished."""
         period = now_ms // REMEMBER_MS

@@ -34,3 +34,31 @@ class Piece(_message.Message):
     steps: int
     codes: bytes
     def __init__(self, start: _Optional[int] = ..., steps: _Optional[int] = ..., codes: _Optional[bytes] = ...) -> None: ...
+
+class Round(_message.Message):
+    __slots__ = ("worker", "version", "change", "samples", "loss", "gradient_norm", "sharpness")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
+    SHARPNESS_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    version: int
+    change: bytes
+    samples: int
+    loss: float
+    gradient_norm: float
+    sharpness: float
+    def __init__(self, worker: _Optional[int] = ..., version: _Optional[int] = ..., change: _Optional[bytes] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., sharpness: _Optional[float] = ...) -> None: ...
+
+class Moments(_message.Message):
+    __slots__ = ("first", "second", "steps")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    first: bytes
+    second: bytes
+    steps: int
+    def __init__(self, first: _Optional[bytes] = ..., second: _Optional[bytes] = ..., steps: _Optional[int] = ...) -> None: ...

@@ -8,3 +8,4 @@ KEYED_RECORD = Types.ROW([Types.INT(), RECORD])  # with a Flink key in front
 
 BRAIN_WAVES = OutputTag("brain-waves", RECORD)
 DEAD_LETTERS = OutputTag("dead-letters", RECORD)
+WITNESSES = OutputTag("witnesses", RECORD)

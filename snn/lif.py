@@ -48,7 +48,7 @@ def roll_out(inputs: Tensor, state: State, network: Network, every_step: bool = 
     spikes = inputs.transpose(0, 1)  # [k, B, m]: a timestep is contiguous
     membranes, waves = [], []
     for layer, u in zip(network, state, strict=True):
-        product = spikes @ layer.weights if layer.weights.dim() == 2 else _disjoint(spikes, layer.weights)
+        product = spikes @ layer.weights if layer.weights.dim() == 2 else disjoint(spikes, layer.weights)
         spikes, u = _scan(product + layer.bias, u, layer)
         membranes.append(u)
         waves.append(spikes.sum(dim=(1, 2), dtype=torch.int64))
@@ -73,7 +73,7 @@ def validate(inputs: Tensor, state: State, network: Network) -> None:
             raise ValueError(f"{name}: expected finite numbers")
 
 
-def _disjoint(spikes: Tensor, weights: Tensor) -> Tensor:
+def disjoint(spikes: Tensor, weights: Tensor) -> Tensor:
     """Block-diagonal product: [..., P * below] with [P, below, width] gives [..., P * width]."""
     subnetworks, below, _ = weights.shape
     grouped = spikes.reshape(*spikes.shape[:-1], subnetworks, below)
@@ -85,7 +85,7 @@ def _scan(currents: Tensor, u: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     spikes, fired = (u >= 0).float(), []
     for current in currents:
         if layer.recurrent is not None:
-            current = current + _disjoint(spikes, layer.recurrent)
+            current = current + disjoint(spikes, layer.recurrent)
         u = ((layer.leak * u) + current) - layer.threshold * spikes
         spikes = (u >= 0).float()
         fired.append(spikes)

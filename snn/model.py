@@ -25,6 +25,7 @@ from pydantic import (
 
 from snn.laws import Law
 from snn.network import Network
+from snn.training.spec import TrainingSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
@@ -208,6 +209,9 @@ class ModelSpec(Strict):
     input: InputSpec
     witnesses: WitnessSpec
     readout: ReadoutSpec
+    training: TrainingSpec | None = Field(
+        default=None, description="by surrogate gradients, with flink_jobs/train_surrogate"
+    )
     lanes: int = Field(default=16, ge=1, le=32768)
 
     @model_validator(mode="after")
@@ -233,6 +237,23 @@ class ModelSpec(Strict):
                 )
             of_inputs, largest = 0, 1.0  # what a layer above reads are spikes
         return self
+
+    @model_validator(mode="after")
+    def _workers(self) -> "ModelSpec":
+        if self.training is not None and self.training.workers > self.lanes:
+            raise ValueError(
+                f"a worker trains on whole lanes: expected at most {self.lanes} workers, got {self.training.workers}; "
+                "raise lanes or lower training.workers"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Models without training keep the digest they had before there was any."""
+        fields = serialise(self)
+        if self.training is None:
+            del fields["training"]
+        return fields
 
     @property
     def target_steps(self) -> int:

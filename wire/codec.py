@@ -215,7 +215,7 @@ def columns_model(record: bytes) -> str:
 
 def decode_columns(record: bytes, model: ModelSpec) -> Columns:
     message = _parse(pb.SpikeColumns, record)
-    _check_model("columns", message, model)
+    check_model("columns", message, model)
     batch, witnesses = _batch(message.ids), model.witnesses
     width = witnesses.count // witnesses.shards
     expected = (message.shard * width, width)
@@ -282,7 +282,7 @@ def sums_model(record: bytes) -> str:
 
 def decode_sums(record: bytes, model: ModelSpec) -> SumsPart:
     message = _parse(pb.ColumnSums, record)
-    _check_model("sums", message, model)
+    check_model("sums", message, model)
     places, outputs, rows = tiles(model), model.readout.outputs, message.rows
     if message.tile >= len(places) or not 1 <= rows <= MOST_SUMMED:
         raise WireError(
@@ -370,6 +370,17 @@ def decode(message: type[_M], record: bytes) -> _M:
     return _parse(message, record)
 
 
+def check_model(
+    what: str, message: "pb.SpikeColumns | pb.ColumnSums | pb.Witnesses | pb.Weights", model: ModelSpec
+) -> None:
+    """Raises WireError where `message` was made from another specification than `model`."""
+    if message.model != model.model or message.digest != model.digest:
+        raise WireError(
+            Reason.WRONG_MODEL,
+            f"expected {what} of {model.model} {model.digest:016x}, got {message.model} {message.digest:016x}",
+        )
+
+
 def _parse(message: type[_M], record: bytes) -> _M:
     try:
         parsed = message.FromString(record)
@@ -378,14 +389,6 @@ def _parse(message: type[_M], record: bytes) -> _M:
     if parsed.schema != SCHEMA:  # type: ignore[attr-defined]
         raise WireError(Reason.UNKNOWN_SCHEMA, f"expected schema {SCHEMA}, got {parsed.schema}")  # type: ignore[attr-defined]
     return parsed
-
-
-def _check_model(what: str, message: "pb.SpikeColumns | pb.ColumnSums", model: ModelSpec) -> None:
-    if message.model != model.model or message.digest != model.digest:
-        raise WireError(
-            Reason.WRONG_MODEL,
-            f"expected {what} of {model.model} {model.digest:016x}, got {message.model} {message.digest:016x}",
-        )
 
 
 def _batch(ids: Sequence[int]) -> int:

@@ -123,16 +123,18 @@ class ColumnSums(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., first: _Optional[int] = ..., rows: _Optional[int] = ..., tile: _Optional[int] = ..., gram: _Optional[bytes] = ..., cross: _Optional[bytes] = ..., fingerprints: _Optional[bytes] = ..., ids: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., step: _Optional[int] = ..., total: _Optional[bytes] = ..., energy: _Optional[bytes] = ..., everything: _Optional[bytes] = ...) -> None: ...
 
 class Witnesses(_message.Message):
-    __slots__ = ("schema", "model", "version", "safetensors")
+    __slots__ = ("schema", "model", "version", "safetensors", "digest")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SAFETENSORS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     version: int
     safetensors: bytes
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., safetensors: _Optional[bytes] = ...) -> None: ...
+    digest: int
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., safetensors: _Optional[bytes] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("first", "last")
@@ -260,3 +262,29 @@ class DeadLetter(_message.Message):
     observed_us: int
     job: str
     def __init__(self, schema: _Optional[int] = ..., topic: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., record: _Optional[bytes] = ..., observed_us: _Optional[int] = ..., job: _Optional[str] = ...) -> None: ...
+
+class Weights(_message.Message):
+    __slots__ = ("schema", "model", "digest", "version", "safetensors", "workers", "samples", "loss", "gradient_norm", "sharpness", "published_us")
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SAFETENSORS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
+    SHARPNESS_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_US_FIELD_NUMBER: _ClassVar[int]
+    schema: int
+    model: str
+    digest: int
+    version: int
+    safetensors: bytes
+    workers: _containers.RepeatedScalarFieldContainer[int]
+    samples: int
+    loss: float
+    gradient_norm: float
+    sharpness: float
+    published_us: int
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., safetensors: _Optional[bytes] = ..., workers: _Optional[_Iterable[int]] = ..., samples: _Optional[int] = ..., loss: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., sharpness: _Optional[float] = ..., published_us: _Optional[int] = ...) -> None: ...

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"  # a model whose window or half-life the solver may not hold
     NEEDS_ROWS = "needs_rows"  # a model whose readout cannot be had from sums
     COUNTED_TWICE = "counted_twice"  # sums over samples that are in the dictionary already
+    CORRUPT_WEIGHTS = "corrupt_weights"  # tensors that are not those of the model, or numbers that cannot be trained on
     WRONG_MODEL = "wrong_model"  # made from another specification of the model
 
 

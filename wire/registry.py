@@ -1,4 +1,4 @@
-"""The `models` topic: registering a model and finding it again."""
+"""The `models` topic: registering a model and finding it again; and how far the training of one has got."""
 
 import time
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from snn.model import ModelSpec
 from wire.codec import decode_model, encode_model
 from wire.connection import KafkaConnection
 from wire.reasons import WireError
+from wire.weights import weights_of
 
 TOPIC = "models"
 READ_SECONDS = 30  # to read a compacted topic of a few kilobytes; longer means that the broker is not there
@@ -57,6 +58,18 @@ def read_models(connection: KafkaConnection) -> dict[str, ModelSpec]:
             continue
         models[model.model] = model
     return models
+
+
+def read_weights_version(connection: KafkaConnection, model: ModelSpec) -> int:
+    """The newest version on `weights` of the model, 0 where there is none."""
+    newest = 0
+    for record in read_all(connection, "weights"):
+        try:
+            message = weights_of(record, model)
+        except WireError:
+            continue
+        newest = max(newest, message.version if message is not None else 0)
+    return newest
 
 
 def read_all(connection: KafkaConnection, topic: str) -> Iterator[bytes]:
