@@ -2,10 +2,14 @@
 
     flink run -py flink_jobs/roll_out.py --model digits
 
-A job without a savepoint reads `sequences` from the start of what Kafka keeps; the solver drops samples it has.
+A job without a savepoint reads `sequences` from the start of what Kafka keeps; the solver drops samples it has. Where
+the witnesses are trained, `witnesses` is broadcast to the roll-out, which steps what it keeps again with each version.
 """
 
+import sys
+
 from flink_jobs import wiring
+from operators.changing import NEWEST, ChangingRollOutOperator, unfit
 from operators.roll_out import RollOutOperator
 from operators.tags import BRAIN_WAVES, DEAD_LETTERS, RECORD
 from wire.registry import find_model
@@ -23,11 +27,15 @@ def main() -> None:
     sequences = wiring.keyed_sequences(
         env, kafka, group, "earliest-offset", options.wait_ms, model, model.witnesses.shards
     )
-    columns = (
-        sequences.process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
-        .name("roll-out")
-        .uid("roll-out")
-    )
+    if model.changing:
+        if reason := unfit(model):
+            sys.exit(reason)
+        operator = ChangingRollOutOperator(model.spec_json, options.expire_after)
+        connected = sequences.connect(wiring.witnesses(env, kafka, group).broadcast(NEWEST))
+        columns = connected.process(operator, output_type=RECORD)
+    else:
+        columns = sequences.process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
+    columns = columns.name("roll-out").uid("roll-out")
     wiring.sink(columns, kafka, "spike-columns", transactions=group)
     wiring.sink(columns.get_side_output(BRAIN_WAVES), kafka, "brain-waves")
     wiring.sink(columns.get_side_output(DEAD_LETTERS), kafka, "dead-letters")

@@ -129,6 +129,11 @@ def readouts(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str
     return _records(env, kafka, group, "readouts", KafkaOffsetsInitializer.earliest())
 
 
+def witnesses(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
+    """All records of `witnesses` that Kafka has, and those to come."""
+    return _records(env, kafka, group, "witnesses", KafkaOffsetsInitializer.earliest())
+
+
 def weights(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
     """All records of `weights` that Kafka has, and those to come."""
     return _records(env, kafka, group, "weights", KafkaOffsetsInitializer.earliest())

@@ -33,6 +33,7 @@ from wire import messages_pb2 as pb
 from wire.codec import SCHEMA, decode_readout, now_us
 from wire.idset import IdSet
 from wire.reasons import Reason, WireError
+from wire.weights import exact_network, network_from_bytes
 
 READOUTS = MapStateDescriptor("readouts", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
 # Every key whose state a bundle has changed is a round trip to Java at its end. An answer may be given twice, so the
@@ -216,7 +217,10 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             np.frombuffer(message.coefficients, "<f8").reshape(shape),
             np.frombuffer(message.intercept, "<f8"),
         )
-        network = self._engine.on_device(self._model, support)
+        if message.witnesses_version:
+            network = self._engine.prepare(network_from_bytes(message.network, self._model, len(support)))
+        else:
+            network = self._engine.on_device(self._model, support)
         spans = IdSet((span.first, span.last) for span in message.trained_on)
         self._current = Current(message.version, readout, network, self._engine.resting(network), spans)
         self._version = message.version
@@ -230,3 +234,5 @@ class PredictOperator(KeyedBroadcastProcessFunction):
                 f"readout {offered.version}: expected {outputs} outputs and witnesses below {count}, got "
                 f"{offered.outputs} and {max(offered.support, default=0)}",
             )
+        if offered.witnesses_version:
+            exact_network(offered.network, self._model, len(offered.support))

@@ -28,7 +28,9 @@ from snn.model import parse_model
 from snn.network import Network
 from wire import messages_pb2 as pb
 from wire.codec import SCHEMA, Columns, encode_columns, now_us, pack
+from wire.idset import Ids
 from wire.reasons import WireError
+from wire.targets import Targets
 
 LINGER_MS = 200  # columns wait for a checkpoint of seconds anyway, and a brain wave is looked at once a second
 ENOUGH = 2**21  # neuron-steps: more than a millisecond of one core, against some 100 us to call it and emit its output
@@ -36,7 +38,9 @@ BATCH_BYTES = 64 * 2**20  # of membranes and spikes; more sequences are stepped 
 RECORD_BYTES = 2**21  # of spike columns in a record; more sequences go into several
 
 
-class RollOutOperator(KeyedProcessFunction):
+class RollOut:
+    """What the operator below and that of witnesses which change (operators/changing.py) have in common."""
+
     def __init__(self, spec_json: str, expire_after_s: float) -> None:
         self._spec_json = spec_json
         self._expire_ms = int(expire_after_s * 1000)
@@ -145,20 +149,26 @@ class RollOutOperator(KeyedProcessFunction):
             if not cohort.complete:
                 lane.stepped(cohort, membranes[rows] if len(cohorts) == 1 else membranes[rows].copy())
         for cohort, rows in done:
-            yield from self._columns(shard, cohort, spikes[rows])
+            yield from self._columns(shard, cohort.ids, cohort.targets, spikes[rows])
+            self._finished(key, cohort)
         lane.finish([cohort for cohort, _ in done], now_ms)
         if shard == 0:
             self._metrics.count("steps", codes.shape[0] * codes.shape[1])
             self._metrics.count("sequences", sum(len(cohort) for cohort, _ in done))
 
-    def _columns(self, shard: int, cohort: Cohort, spikes: npt.NDArray[np.bool_]) -> Iterator[bytes]:
-        """Records of the sequences of a cohort that have a target, of whose spikes [B, S, P]; of shorter sequences
-        what is missing of S is silent."""
+    def _finished(self, key: int, cohort: Cohort) -> None:
+        """Its columns have been emitted."""
+
+    def _columns(
+        self, shard: int, ids: Ids, targets: Targets, spikes: npt.NDArray[np.bool_], witnesses: int = 0
+    ) -> Iterator[bytes]:
+        """Records of those of the sequences `ids` [B] that have a target, of their spikes [B, S, P]; of shorter
+        sequences what is missing of S is silent."""
         spikes = np.pad(spikes, ((0, 0), (0, self._model.target_steps - spikes.shape[1]), (0, 0)))
-        known = np.flatnonzero(cohort.targets.known(len(cohort)))
+        known = np.flatnonzero(targets.known(len(ids)))
         first, most = self._model.witnesses.shard(shard).start, max(1, 8 * RECORD_BYTES // spikes[0].size)
         for rows in (known[begin : begin + most] for begin in range(0, len(known), most)):
-            columns = Columns(shard, first, cohort.ids[rows], pack(spikes[rows]), cohort.targets.take(rows))
+            columns = Columns(shard, first, ids[rows], pack(spikes[rows]), targets.take(rows), witnesses)
             yield encode_columns(self._model, columns)
 
     def _wave(
@@ -195,3 +205,7 @@ class RollOutOperator(KeyedProcessFunction):
     def _neurons(self, shard: int) -> int:
         self._network(shard)
         return len(self._resting[shard])
+
+
+class RollOutOperator(RollOut, KeyedProcessFunction):
+    """Of witnesses that stay."""

@@ -37,7 +37,11 @@ class Advanced(NamedTuple):
 
 def on_device(model: ModelSpec, ids: Sequence[int]) -> Network:
     """The network of the witnesses `ids`, laid out where and how this machine steps it."""
-    network = model.network(ids)
+    return prepare(model.network(ids))
+
+
+def prepare(network: Network) -> Network:
+    """A network, laid out where and how this machine steps it."""
     if _on_gpu():
         from snn import fused_gpu
 

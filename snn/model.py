@@ -256,6 +256,11 @@ class ModelSpec(Strict):
         return fields
 
     @property
+    def changing(self) -> bool:
+        """Whether its witnesses are trained while the stream runs, so that they come in versions."""
+        return self.training is not None
+
+    @property
     def target_steps(self) -> int:
         """S, the timesteps of a sequence that have a target and an answer: all of them, or the last one."""
         return self.input.timesteps if self.readout.every_step else 1

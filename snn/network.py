@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 
@@ -43,6 +45,26 @@ def subnetworks(network: Network) -> int:
     own = stages(network)[-1]
     disjoint = [layer.weights for layer in own[1:]] + [layer.recurrent for layer in own if layer.recurrent is not None]
     return len(disjoint[0]) if disjoint else len(own[0].bias)
+
+
+def select(network: Network, chosen: npt.NDArray[np.int64] | list[int]) -> Network:
+    """The network of some of the subnetworks, in their order, and of the trunk if there is one."""
+    own = stages(network)[-1]
+    trunk, count = network[: len(network) - len(own)], subnetworks(network)
+    layers = []
+    for layer in own:
+        bias, leak, threshold = (
+            p.reshape(count, -1)[chosen].reshape(-1) for p in (layer.bias, layer.leak, layer.threshold)
+        )
+        weights = layer.weights
+        if weights.dim() == 2:
+            weights = weights.reshape(len(weights), count, -1)[:, chosen].reshape(len(weights), -1)
+        else:
+            weights = weights[chosen]
+        layers.append(
+            Layer(weights, bias, leak, threshold, None if layer.recurrent is None else layer.recurrent[chosen])
+        )
+    return (*trunk, *layers)
 
 
 def validate(network: Network) -> None:

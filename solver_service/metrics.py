@@ -16,6 +16,7 @@ PRIMAL = Gauge("spikeloom_readout_primal", "Primal value of the newest readout",
 SUPPORT = Gauge("spikeloom_readout_support", "Witnesses with a coefficient in the newest readout", MODEL)
 RELATIVE_BETA = Gauge("spikeloom_readout_relative_beta", "beta / beta_max of the newest readout", MODEL)
 VERSION = Gauge("spikeloom_readout_version", "Version of the newest readout", MODEL)
+WITNESSES = Gauge("spikeloom_readout_witnesses_version", "Version of the trained witnesses that it reads", MODEL)
 SOLVE_SECONDS = Histogram("spikeloom_solve_seconds", "Seconds of a solve, column sums included", MODEL, buckets=SECONDS)
 ROWS = Counter("spikeloom_solver_rows_total", "Pieces of samples stored since the start", MODEL)
 DUPLICATES = Counter("spikeloom_solver_duplicates_total", "Pieces of samples seen before and dropped", MODEL)

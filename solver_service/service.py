@@ -1,10 +1,10 @@
 """The process around the trainers: Kafka in, Kafka out, snapshots, threads that solve.
 
-The stream's thread reads `models`, `spike-columns` and, where the settings name models whose sums a Flink job makes,
-`gram`; it stores rows and sums and starts the other two kinds of work: snapshots, and solves in threads of their own. A
-solve keeps one core busy; of the models that are due, those go first whose last solve began longest ago. Offsets live
-in the snapshot and not in a consumer group, so rows and position are saved together or not at all; what is read twice
-after a crash is dropped as duplicates.
+The stream's thread reads `models`, `witnesses`, `spike-columns` and, where the settings name models whose sums a Flink
+job makes, `gram`; it stores rows and sums and starts the other two kinds of work: snapshots, and solves in threads of
+their own. A solve keeps one core busy; of the models that are due, those go first whose last solve began longest ago.
+Offsets live in the snapshot and not in a consumer group, so rows and position are saved together or not at all; what is
+read twice after a crash is dropped as duplicates.
 """
 
 import logging
@@ -19,6 +19,7 @@ from prometheus_client import start_http_server
 
 from snn.model import ModelSpec, parse_model
 from solver_service import metrics, snapshot
+from solver_service.changing_trainer import ChangingTrainer
 from solver_service.linear_algebra import one_thread
 from solver_service.settings import SolverSettings
 from solver_service.sums_trainer import SumsTrainer
@@ -27,10 +28,12 @@ from solver_service.training import Training
 from wire.codec import columns_model, decode_model, decode_readout, encode_dead_letter, encode_readout, sums_model
 from wire.connection import KafkaConnection
 from wire.reasons import Reason, WireError
+from wire.weights import witnesses_model, witnesses_of
 
 log = logging.getLogger(__name__)
 
-MODELS, COLUMNS, GRAM, READOUTS, DEAD_LETTERS = "models", "spike-columns", "gram", "readouts", "dead-letters"
+MODELS, WITNESSES, COLUMNS, GRAM = "models", "witnesses", "spike-columns", "gram"
+READOUTS, DEAD_LETTERS = "readouts", "dead-letters"
 MODEL_OF = {COLUMNS: columns_model, GRAM: sums_model}
 OFFSETS = {COLUMNS: "offsets", GRAM: "gram_offsets"}  # as a snapshot names them
 JOB = "solver"  # as dead letters name this process
@@ -45,7 +48,7 @@ class SolverService:
         self.settings = settings
         self._budget = settings.rows_mib * 2**20
         self._device = None if settings.device == "cpu" else settings.device
-        self.trainers: dict[str, Training] = {}
+        self.trainers: dict[str, Training | ChangingTrainer] = {}
         self.offsets: dict[str, dict[int, int]] = {topic: {} for topic in OFFSETS}  # the next one of each partition
         self.versions: dict[str, int] = {}  # newest published version of each model
         self._stopping = threading.Event()
@@ -67,23 +70,25 @@ class SolverService:
             **self._connection.python_client(), acks="all", max_request_size=LARGEST_MESSAGE, compression_type="lz4"
         )
         topics = (COLUMNS, GRAM) if self.settings.gram_models else (COLUMNS,)
-        models, stream = self._consumer(MODELS), self._consumer(*topics)
+        models, witnesses, stream = self._consumer(MODELS), self._consumer(WITNESSES), self._consumer(*topics)
         try:
             with one_thread():
-                self._serve(models, stream)
+                self._serve(models, witnesses, stream)
             self._snapshot()
         finally:
             models.close()
+            witnesses.close()
             stream.close()
             self._producer.close(timeout=5)
         log.info("stopped at offsets %s", self.offsets)
 
-    def _serve(self, models: KafkaConsumer, stream: KafkaConsumer) -> None:
+    def _serve(self, models: KafkaConsumer, witnesses: KafkaConsumer, stream: KafkaConsumer) -> None:
         log.info("reading from offsets %s", self.offsets)
         saved_at, saved = time.monotonic(), deepcopy(self.offsets)
         self._read_models(models, until_end=True)  # first: they say which topics are to be read
         while not self._stopping.is_set():
             self._read_models(models)
+            self._read_witnesses(witnesses)
             self._pause_rows(stream)
             for partition, records in stream.poll(timeout_ms=POLL_MS).items():
                 for record in records:
@@ -132,9 +137,11 @@ class SolverService:
         self.trainers[model.model] = self._trainer(model)
         log.info("model %s %016x%s", model.model, model.digest, ": changed, its old rows are dropped" if known else "")
 
-    def _trainer(self, model: ModelSpec, arrays: snapshot.Arrays | None = None) -> Training:
+    def _trainer(self, model: ModelSpec, arrays: snapshot.Arrays | None = None) -> Training | ChangingTrainer:
         if model.model in self.settings.gram_models:
             return SumsTrainer(model, arrays, self._device)
+        if model.changing:
+            return ChangingTrainer(model, arrays, self._budget, self._device)
         return Trainer(model, arrays, self._budget, self._device)
 
     def _read_models(self, models: KafkaConsumer, until_end: bool = False) -> None:
@@ -149,6 +156,17 @@ class SolverService:
                             self._dead_letter(MODELS, error, record.value)
             if not batch and (not until_end or self._stopping.is_set() or _at_end(models)):
                 return
+
+    def _read_witnesses(self, witnesses: KafkaConsumer) -> None:
+        """Give trained witnesses to the models that they are of, as far as these are known."""
+        for records in witnesses.poll(timeout_ms=0).values():
+            for record in records:
+                try:
+                    trainer = self.trainers.get(witnesses_model(record.value))
+                    if isinstance(trainer, ChangingTrainer) and witnesses_of(record.value, trainer.model) is not None:
+                        trainer.offer_witnesses(record.value)
+                except WireError as error:
+                    self._dead_letter(WITNESSES, error, record.value)
 
     def _dead_letter(self, topic: str, error: WireError, record: bytes) -> None:
         log.warning("dead letter from %s: %s", topic, error)
@@ -218,9 +236,10 @@ class SolverService:
             self.offsets[topic] = {int(partition): int(offset) for partition, offset in state.get(name, {}).items()}
         self.versions = {name: int(version) for name, version in state["versions"].items()}
         for name, spec in state["models"].items():
-            if (name in self.settings.gram_models) == ("ids" in arrays[name]):
+            of_rows = any(key.endswith("ids") for key in arrays[name])
+            if (name in self.settings.gram_models) == of_rows:
                 raise snapshot.SnapshotError(
-                    f"{name} was trained from {'rows' if 'ids' in arrays[name] else 'sums'}; change "
+                    f"{name} was trained from {'rows' if of_rows else 'sums'}; change "
                     "SPIKELOOM_SOLVER_GRAM_MODELS back, or give the service another folder for its state"
                 )
             self.trainers[name] = self._trainer(parse_model(spec, f"snapshot of {name}"), arrays[name])

@@ -19,6 +19,7 @@ from wire import messages_pb2 as pb
 from wire.codec import now_us
 from wire.idset import IdSet
 
+Backend = Literal["native", "cvxpy"]
 PREFIX = "sums_"  # of the names of the columns' arrays in a snapshot
 
 
@@ -67,7 +68,7 @@ class Training(ABC):
     def _problem(self) -> Problem | None:
         """The problem of now; None while there are no rows."""
 
-    def solve(self, version: int, seconds: float, backend: Literal["native", "cvxpy"] = "native") -> pb.Readout | None:
+    def solve(self, version: int, seconds: float, backend: Backend = "native") -> pb.Readout | None:
         """The readout of all complete rows as `version`, warm started; None while there are none."""
         begun, readout = time.monotonic(), self.model.readout
         problem = self._problem()

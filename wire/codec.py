@@ -56,13 +56,15 @@ class Slice(NamedTuple):
 
 class Columns(NamedTuple):
     """Spikes of one shard for the sequences `ids` [N], from the witness `first_witness` on: `bits` [N, S, P/8], S = 1
-    for the final ones, T for those of every timestep."""
+    for the final ones, T for those of every timestep. version: of the witnesses, where they are
+    trained."""
 
     shard: int
     first_witness: int
     ids: Ids
     bits: npt.NDArray[np.uint8]
     targets: Targets
+    version: int = 0
 
     @classmethod
     def final(cls, shard: int, first: int, ids: Ids, bits: npt.NDArray[np.uint8], targets: Targets) -> "Columns":
@@ -204,8 +206,14 @@ def encode_columns(model: ModelSpec, columns: Columns) -> bytes:
         witnesses=columns.bits.shape[2] * 8,
         ids=columns.ids.tolist(),
         spikes=np.ascontiguousarray(columns.bits).tobytes(),
+        witnesses_version=columns.version,
         **columns.targets.to_bytes(),
     ).SerializeToString()
+
+
+def columns_version(record: bytes) -> int:
+    """Which version of the witnesses a record of `spike-columns` is of."""
+    return _parse(pb.SpikeColumns, record).witnesses_version
 
 
 def columns_model(record: bytes) -> str:
@@ -230,7 +238,8 @@ def decode_columns(record: bytes, model: ModelSpec) -> Columns:
     targets = targets_of.of_bytes(batch, steps, model.readout, message.classes, message.values)
     if not targets.known(batch).all():
         raise WireError(Reason.BAD_TARGET, "expected a target for every sample of a spike column")
-    return Columns(message.shard, message.first_witness, np.array(message.ids, np.uint64), bits, targets)
+    ids = np.array(message.ids, np.uint64)
+    return Columns(message.shard, message.first_witness, ids, bits, targets, message.witnesses_version)
 
 
 def columns_ids(record: bytes, model: ModelSpec) -> Sequence[int] | None:

@@ -67,7 +67,7 @@ class Block(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., lane: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., start: _Optional[int] = ..., steps: _Optional[int] = ..., features: _Optional[int] = ..., encoding: _Optional[_Union[Block.Encoding, str]] = ..., inputs: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ..., compression: _Optional[_Union[Block.Compression, str]] = ..., ends: bool = ...) -> None: ...
 
 class SpikeColumns(_message.Message):
-    __slots__ = ("schema", "model", "digest", "shard", "first_witness", "witnesses", "ids", "spikes", "classes", "values")
+    __slots__ = ("schema", "model", "digest", "shard", "first_witness", "witnesses", "ids", "spikes", "classes", "values", "witnesses_version")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class SpikeColumns(_message.Message):
     SPIKES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    WITNESSES_VERSION_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     digest: int
@@ -88,7 +89,8 @@ class SpikeColumns(_message.Message):
     spikes: bytes
     classes: bytes
     values: bytes
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., shard: _Optional[int] = ..., first_witness: _Optional[int] = ..., witnesses: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., spikes: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ...) -> None: ...
+    witnesses_version: int
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., shard: _Optional[int] = ..., first_witness: _Optional[int] = ..., witnesses: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., spikes: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., witnesses_version: _Optional[int] = ...) -> None: ...
 
 class ColumnSums(_message.Message):
     __slots__ = ("schema", "model", "digest", "first", "rows", "tile", "gram", "cross", "fingerprints", "ids", "step", "total", "energy", "everything")
@@ -145,7 +147,7 @@ class Span(_message.Message):
     def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
 
 class Readout(_message.Message):
-    __slots__ = ("schema", "model", "digest", "version", "outputs", "support", "coefficients", "intercept", "loss", "penalty", "beta", "primal", "dual", "relative_gap", "solved", "rows", "columns", "trained_on", "solve_seconds", "published_us", "sha256", "seen")
+    __slots__ = ("schema", "model", "digest", "version", "outputs", "support", "coefficients", "intercept", "loss", "penalty", "beta", "primal", "dual", "relative_gap", "solved", "rows", "columns", "trained_on", "solve_seconds", "published_us", "sha256", "seen", "witnesses_version", "network")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +170,8 @@ class Readout(_message.Message):
     PUBLISHED_US_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
+    WITNESSES_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     digest: int
@@ -190,7 +194,9 @@ class Readout(_message.Message):
     published_us: int
     sha256: bytes
     seen: int
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ..., seen: _Optional[int] = ...) -> None: ...
+    witnesses_version: int
+    network: bytes
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ..., seen: _Optional[int] = ..., witnesses_version: _Optional[int] = ..., network: _Optional[bytes] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("schema", "model", "id", "readout_version", "scores", "predicted_classes", "target_classes", "in_training", "sent_us", "answered_us", "start")

@@ -53,29 +53,40 @@ def witnesses_model(record: bytes) -> str:
     return decode(pb.Witnesses, record).model
 
 
+def witnesses_of(record: bytes, model: ModelSpec) -> pb.Witnesses | None:
+    """The message in a record of `witnesses`, tensors unread; None where it belongs to another model, or to another
+    specification of this one."""
+    message = decode(pb.Witnesses, record)
+    return message if (message.model, message.digest) == (model.model, model.digest) else None
+
+
 def decode_witnesses(record: bytes, model: ModelSpec) -> tuple[int, Network]:
     """The version and the network of a record of `witnesses`, with the promise of exactness for this model."""
-    from snn.training.on_grid import is_exact  # torch, which who submits a job has no use for
-
     message = decode(pb.Witnesses, record)
     check_model("witnesses", message, model)
-    network = network_from_bytes(message.safetensors, model)
-    if not is_exact(network, model.input, model.witnesses.law.weight_bits):
+    return message.version, exact_network(message.safetensors, model, model.witnesses.count)
+
+
+def exact_network(data: bytes, model: ModelSpec, count: int) -> Network:
+    """A network of `count` of the model's witnesses with the promise of exactness for its inputs."""
+    from snn.training.on_grid import is_exact  # torch, which who submits a job has no use for
+
+    network = network_from_bytes(data, model, count)
+    if count and not is_exact(network, model.input, model.witnesses.law.weight_bits):
         raise WireError(
             Reason.CORRUPT_WEIGHTS,
-            f"witnesses {message.version}: expected weights on the grid of 2^-{model.witnesses.law.weight_bits} and "
-            "currents within the exactness bound; put them there with snn.training.on_grid",
+            f"witnesses: expected weights on the grid of 2^-{model.witnesses.law.weight_bits} and currents within the "
+            "exactness bound; put them there with snn.training.on_grid",
         )
-    return message.version, network
+    return network
 
 
 def network_to_bytes(network: Network) -> bytes:
     return to_bytes({name: part.cpu().numpy() for name, part in _named(network).items()})
 
 
-def network_from_bytes(data: bytes, model: ModelSpec) -> Network:
-    """A network of all the model's witnesses, in the shapes that its law gives them."""
-    count = model.witnesses.count
+def network_from_bytes(data: bytes, model: ModelSpec, count: int) -> Network:
+    """A network of `count` of the model's witnesses, in the shapes that its law gives them."""
     shapes = {name: _of_all(name, tuple(part.shape), count) for name, part in _named(model.network([0])).items()}
     parts = {name: tensor(part) for name, part in from_bytes(data, shapes).items()}
     depth = max(int(name.split(".")[0]) for name in parts)
