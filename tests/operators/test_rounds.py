@@ -282,7 +282,7 @@ def test_a_new_job_goes_on_from_the_newest_weights() -> None:
 
 
 def test_sequences_that_end_early_are_trained_on_as_they_are() -> None:
-    """A round of short sequences is that of a model of as many timesteps; in a mixed one, each has its target at its end."""
+    """A round of short sequences is that of a model of as many timesteps; in a mixed one each has its own end."""
     spec, shorter = (
         model(),
         small_model(
