@@ -81,7 +81,6 @@ def sg(start: Network | Trained, rows: Rows, training: TrainingSpec) -> Trained:
         sum(rows.outputs),
         tuple(Head("multinomial", head) for head in rows.heads),
         Surrogate(training.surrogate, training.slope),
-        rows.every_step,
         training.weight_decay,
     )
     theta = objective.initial() if kept is None else objective.initial(kept.readout, kept.intercept)

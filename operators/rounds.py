@@ -199,10 +199,7 @@ class Worker:
         """A round on these sequences, as state_pb2.Round."""
         torch, local = worker.load("torch"), worker.load("snn.training.local")
         plan, training = self._plan, self._plan.training
-        codes = np.concatenate([cohort.codes for cohort in cohorts])
-        inputs = worker.load("snn.engine").to_inputs(codes, 0, plan.model.input)
-        numbers = np.concatenate([cohort.targets.numbers for cohort in cohorts])  # of sequences with a target
-        targets = worker.load("snn.training.objective").targets_of(numbers, plan.model.readout)
+        inputs, targets = self._batch(cohorts)
         order = local.deal(
             self._round, training.local_steps, training.batch, training.seed, self._number, weights.version
         )
@@ -225,6 +222,28 @@ class Worker:
             gradient_norm=steps.gradient_norm,
             sharpness=sharpness,
         ).SerializeToString()
+
+    def _batch(self, cohorts: list[Cohort]) -> tuple[Any, Any]:
+        """Inputs [N, T, m] and targets [N, C] or [N, T, C]: where some sequences end early, all have their target at
+        their last timestep, and none behind it."""
+        torch, engine = worker.load("torch"), worker.load("snn.engine")
+        model, timesteps = self._plan.model, max(cohort.length for cohort in cohorts)
+        numbers = np.concatenate([cohort.targets.numbers for cohort in cohorts])  # of sequences with a target
+        targets = worker.load("snn.training.objective").targets_of(numbers, model.readout)
+        inputs = torch.zeros(len(numbers), timesteps, model.input.channels)
+        lengths = np.repeat([cohort.length for cohort in cohorts], [len(cohort) for cohort in cohorts])
+        begin = 0
+        for cohort in cohorts:
+            ends = np.ones(len(cohort), np.bool_)
+            inputs[begin : begin + len(cohort), : cohort.length] = engine.to_inputs(cohort.codes, ends, model.input)
+            begin += len(cohort)
+        if model.readout.every_step:
+            targets = targets[:, :timesteps]
+        elif (lengths < timesteps).any():
+            stretched = torch.full((len(targets), timesteps, targets.shape[1]), torch.nan)
+            stretched[np.arange(len(targets)), lengths - 1] = targets
+            targets = stretched
+        return inputs, targets
 
     def _sharpness(self, theta: Any, inputs: Any, targets: Any) -> float:
         torch, monitors = worker.load("torch"), worker.load("snn.training.monitors")

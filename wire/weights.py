@@ -87,16 +87,11 @@ def network_to_bytes(network: Network) -> bytes:
 
 def network_from_bytes(data: bytes, model: ModelSpec, count: int) -> Network:
     """A network of `count` of the model's witnesses, in the shapes that its law gives them."""
-    shapes = {name: _of_all(name, tuple(part.shape), count) for name, part in _named(model.network([0])).items()}
+    one, two = (_named(model.network(range(some))) for some in (1, 2))
+    shapes = {name: _of_all(tuple(one[name].shape), tuple(two[name].shape), count) for name in one}
     parts = {name: tensor(part) for name, part in from_bytes(data, shapes).items()}
     depth = max(int(name.split(".")[0]) for name in parts)
-    return tuple(
-        Layer(
-            *(parts[f"{number}.{name}"] for name in ("weights", "bias", "leak", "threshold")),
-            recurrent=parts.get(f"{number}.recurrent"),
-        )
-        for number in range(1, depth + 1)
-    )
+    return tuple(_layer(parts, number) for number in range(1, depth + 1))
 
 
 def encode_weights(model: ModelSpec, weights: Weights) -> bytes:
@@ -174,6 +169,11 @@ def from_bytes(data: bytes, shapes: Shapes) -> dict[str, Floats]:
     return parts
 
 
+def _layer(parts: Mapping[str, "Tensor"], number: int) -> Layer:
+    weights, bias, leak, threshold = (parts[f"{number}.{name}"] for name in ("weights", "bias", "leak", "threshold"))
+    return Layer(weights, bias, leak, threshold, parts.get(f"{number}.recurrent"))
+
+
 def _named(network: Network) -> dict[str, "Tensor"]:
     return {
         f"{number}.{name}": part
@@ -183,8 +183,6 @@ def _named(network: Network) -> dict[str, "Tensor"]:
     }
 
 
-def _of_all(name: str, of_one: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The shape for `count` witnesses, side by side along the axis that counts subnetworks or neurons."""
-    if name == "1.weights":
-        return of_one[0], of_one[1] * count
-    return of_one[0] * count, *of_one[1:]
+def _of_all(of_one: tuple[int, ...], of_two: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The shape for `count` witnesses: what all share stays, the rest grows by as much with each."""
+    return tuple(one + (two - one) * (count - 1) for one, two in zip(of_one, of_two, strict=True))

@@ -45,7 +45,6 @@ class Objective(NamedTuple):
     outputs: int
     heads: tuple[Head, ...]
     surrogate: Surrogate
-    every_step: bool = False
     weight_decay: float = 0.0
 
     def initial(self, readout: Tensor | None = None, intercept: Tensor | None = None) -> Tensor:
@@ -64,14 +63,14 @@ class Objective(NamedTuple):
         """W [n, C] and c [C] in theta."""
         return self._split(theta)[1:]
 
-    def scores(self, theta: Tensor, inputs: Tensor) -> Tensor:
-        """[B, C] for inputs [B, T, m], or [B, T, C] where every timestep is asked."""
+    def scores(self, theta: Tensor, inputs: Tensor, every_step: bool = False) -> Tensor:
+        """[B, C] for inputs [B, T, m], or [B, T, C] at every timestep."""
         network, w, c = self._split(theta)
-        return roll_out(inputs, network, self.surrogate, self.every_step) @ w + c
+        return roll_out(inputs, network, self.surrogate, every_step) @ w + c
 
     def loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """L, a scalar, for targets [B, C] or [B, T, C] as `targets_of` gives them."""
-        scores, known = self.scores(theta, inputs), ~targets.isnan().any(-1)
+        """L, a scalar, for targets of sequences [B, C] or of timesteps [B, T, C], as `targets_of` gives them."""
+        scores, known = self.scores(theta, inputs, targets.dim() == 3), ~targets.isnan().any(-1)
         scores, targets = scores[known], targets[known]
         rows = [LOSSES[head.loss](scores[:, head.outputs], targets[:, head.outputs]) for head in self.heads]
         value = torch.stack([of_head.mean() for of_head in rows]).sum()
@@ -119,7 +118,6 @@ def of_model(model: ModelSpec) -> Objective:
         readout.outputs,
         tuple(heads),
         Surrogate(training.surrogate, training.slope),
-        readout.every_step,
         training.weight_decay,
     )
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snn.model import InputSpec
-from snn.network import Layer, Network, subnetworks
+from snn.network import Layer, Network
 
 FURTHEST = 24  # doublings at most, so that a neuron that hears next to nothing keeps a finite threshold
 HEADROOM = 0.5  # of the bound: rounding moves each of at most 2^14 weights by half a step
@@ -25,23 +25,16 @@ def on_grid(network: Network, grid: InputSpec, weight_bits: int) -> Network:
     """The network with every weight, bias and recurrent weight a multiple of 2^-weight_bits within the bound."""
     layers = []
     for layer, largest, bits in _readings(network, grid):
-        bound, count = HEADROOM * 2.0 ** (24 - bits - weight_bits), subnetworks(network)
-        room = torch.log2(bound / drive(layer, largest, count).clamp(min=bound * 2**-FURTHEST))
+        bound = HEADROOM * 2.0 ** (24 - bits - weight_bits)
+        room = torch.log2(bound / drive(layer, largest).clamp(min=bound * 2**-FURTHEST))
         scale = torch.exp2(torch.floor(room)).float()
-        columns = scale.view(count, -1)[:, None]
 
-        def rounded(part: Tensor) -> Tensor:
-            return torch.round(part.double() * 2**weight_bits).float() / 2**weight_bits
+        def scaled(part: Tensor, scale: Tensor = scale) -> Tensor:
+            own = scale if part.dim() < 3 else scale.view(len(part), 1, -1)
+            return torch.round((part * own).double() * 2**weight_bits).float() / 2**weight_bits
 
-        layers.append(
-            Layer(
-                rounded(layer.weights * (scale if layer.weights.dim() == 2 else columns)),
-                rounded(layer.bias * scale),
-                layer.leak,
-                layer.threshold * scale,
-                None if layer.recurrent is None else rounded(layer.recurrent * columns),
-            )
-        )
+        recurrent = None if layer.recurrent is None else scaled(layer.recurrent)
+        layers.append(Layer(scaled(layer.weights), scaled(layer.bias), layer.leak, layer.threshold * scale, recurrent))
     return tuple(layers)
 
 
@@ -51,12 +44,12 @@ def is_exact(network: Network, grid: InputSpec, weight_bits: int) -> bool:
         parts = [part for part in (layer.weights, layer.bias, layer.recurrent) if part is not None]
         if any((part * 2**weight_bits != torch.round(part * 2**weight_bits)).any() for part in parts):
             return False
-        if (drive(layer, largest, subnetworks(network)) >= 2.0 ** (24 - bits - weight_bits)).any():
+        if (drive(layer, largest) >= 2.0 ** (24 - bits - weight_bits)).any():
             return False
     return True
 
 
-def drive(layer: Layer, largest: float, count: int) -> Tensor:
+def drive(layer: Layer, largest: float) -> Tensor:
     """[n] the largest current that inputs up to `largest` and its own layer's spikes can give each neuron."""
     reach = largest * layer.weights.double().abs().sum(-2).reshape(-1) + layer.bias.abs()
     return reach if layer.recurrent is None else reach + layer.recurrent.double().abs().sum(-2).reshape(-1)

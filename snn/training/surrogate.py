@@ -44,8 +44,8 @@ def roll_out(inputs: Tensor, network: Network, surrogate: Surrogate, every_step:
     """Spikes, as numbers, of the last layer for `inputs` [B, T, m] from rest: [B, n] at the last timestep, or [B, T, n]
     at every one. Differentiable with respect to weights, biases and recurrent weights; trusts its caller's shapes."""
     spikes = inputs.transpose(0, 1)
-    for depth, layer in enumerate(network):
-        product = spikes @ layer.weights if depth == 0 else disjoint(spikes, layer.weights)
+    for layer in network:
+        product = spikes @ layer.weights if layer.weights.dim() == 2 else disjoint(spikes, layer.weights)
         spikes = _scan(product + layer.bias, layer, surrogate)
     return spikes.transpose(0, 1) if every_step else spikes[-1]
 

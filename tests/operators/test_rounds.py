@@ -27,6 +27,7 @@ TRAINING = {
     "seed": 3,
     "publish_every": 2,
 }
+GAUSSIAN = {"law": {"name": "gaussian"}, "count": 64}
 LANES = 4
 ROUND = 8  # sequences of a worker
 
@@ -133,7 +134,7 @@ def test_a_round_is_the_mean_of_the_workers_steps() -> None:
             # Each of its two lanes gives four of the round's eight sequences, in their order.
             lanes = [np.arange(lane, 32, LANES)[4 * version : 4 * version + 4] for lane in (number, number + 2)]
             ids = np.concatenate(lanes).astype(np.uint64)
-            inputs = to_inputs(codes_of(ids), 0, spec.input)
+            inputs = to_inputs(codes_of(ids), np.ones(len(ids), bool), spec.input)
             targets = targets_of((ids % 3).astype(np.int32)[:, None, None], spec.readout)
             order = deal(ROUND, 2, 4, 3, number, version)
             at = torch.from_numpy(theta.copy())
@@ -278,6 +279,40 @@ def test_a_new_job_goes_on_from_the_newest_weights() -> None:
     for record in run.topic:
         fresh.hear(record)
     assert pb.Round.FromString(next(fresh.train(0))).version == 3
+
+
+def test_sequences_that_end_early_are_trained_on_as_they_are() -> None:
+    """A round of short sequences is that of a model of as many timesteps; in a mixed one each has its own end."""
+    spec, shorter = (
+        model(),
+        small_model(
+            input={"timesteps": 5, "features": 8, "bits": 4, "end_pulse": True},
+            witnesses=GAUSSIAN,
+            readout={"outputs": 3, "loss": "multinomial"},
+            training=TRAINING,
+        ),
+    )
+    spec = spec.model_copy(update={"witnesses": shorter.witnesses})
+    changes = []
+    for one in (spec, shorter):
+        worker = Worker(Plan(one), 0, Store(), 0, 0)
+        for lane in (0, 2):
+            ids = np.arange(lane, 32, LANES, dtype=np.uint64)
+            piece = Slice(lane, ids, 0, codes_of(ids)[:, :5], Targets.final((ids % 3).astype(np.int32)), 0, ends=True)
+            worker.offer(piece, encode_slice(one, piece), 0)
+        changes.append(pb.Round.FromString(next(worker.train(0))).change)
+    assert changes[0] == changes[1]
+
+    worker = Worker(Plan(spec), 0, Store(), 0, 0)
+    for lane, steps in ((0, 5), (2, 8)):
+        ids = np.arange(lane, 16, LANES, dtype=np.uint64)
+        numbers = Targets.final((ids % 3).astype(np.int32))
+        piece = Slice(lane, ids, 0, codes_of(ids)[:, :steps], numbers, 0, ends=steps < 8)
+        worker.offer(piece, encode_slice(spec, piece), 0)
+    inputs, targets = worker._batch([cohort for lane in worker.lanes.values() for cohort in lane.complete()])
+    assert inputs.shape == (8, 8, 9)
+    assert inputs[:, :, -1].nonzero().tolist() == [[row, 4 if row < 4 else 7] for row in range(8)]  # end pulses
+    assert (~targets.isnan().any(-1)).nonzero().tolist() == [[row, 4 if row < 4 else 7] for row in range(8)]
 
 
 def test_training_ends() -> None:

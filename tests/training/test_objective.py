@@ -20,9 +20,9 @@ TARGETS = {
 }
 
 
-def objective(loss: str = "multinomial", every_step: bool = False, weight_decay: float = 0.0) -> Objective:
+def objective(loss: str = "multinomial", weight_decay: float = 0.0) -> Objective:
     network = random_network(0, 3, [2, 1], 4, recurrent=True)
-    return Objective(network, 2, (Head(loss, slice(0, 2)),), Surrogate("arctangent", 2.0), every_step, weight_decay)
+    return Objective(network, 2, (Head(loss, slice(0, 2)),), Surrogate("arctangent", 2.0), weight_decay)
 
 
 def data(loss: str, every_step: bool = False) -> tuple[Tensor, Tensor]:
@@ -49,9 +49,9 @@ def test_losses_are_those_of_the_convex_readout(loss: str) -> None:
 
 @pytest.mark.parametrize("every_step", [False, True])
 def test_a_loss_is_the_mean_over_rows_the_sum_over_heads_and_a_penalty(every_step: bool) -> None:
-    one = objective("squared", every_step)
+    one = objective("squared")
     theta, (inputs, targets) = somewhere(one), data("squared", every_step)
-    residuals = one.scores(theta, inputs) - targets
+    residuals = one.scores(theta, inputs, every_step) - targets
     expected = 0.5 * residuals.square().sum(-1).mean()
     torch.testing.assert_close(one.loss(theta, inputs, targets), expected)
     two = one._replace(heads=(Head("squared", slice(0, 1)), Head("squared", slice(1, 2))), weight_decay=0.5)
@@ -94,7 +94,7 @@ def test_a_regularised_gradient_is_that_of_the_loss_and_half_its_curvature() -> 
 
 @pytest.mark.parametrize("every_step", [False, True])
 def test_the_curvature_is_that_of_an_explicit_hessian(every_step: bool) -> None:
-    chosen = objective(every_step=every_step)
+    chosen = objective()
     theta, (inputs, targets) = somewhere(chosen), data("multinomial", every_step)
 
     def loss(at: Tensor) -> Tensor:
@@ -130,15 +130,24 @@ def test_heads_and_timesteps_of_a_model() -> None:
     heads = [{"name": "digit", "outputs": 3}, {"name": "carry", "loss": "logistic"}]
     model = small_model(training={}, readout={"heads": heads, "every_step": True})
     chosen = of_model(model)
-    assert chosen.every_step
     assert chosen.heads == (Head("multinomial", slice(0, 3)), Head("logistic", slice(3, 4)))
     numbers = np.array([[[2, 1], [0, 0]], [[1, -1], [1, 1]]], np.int32)
     expected = [[[0, 0, 1, 1], [1, 0, 0, 0]], [[np.nan] * 4, [0, 1, 0, 1]]]
     np.testing.assert_array_equal(targets_of(numbers, model.readout).numpy(), expected)
 
 
+def test_a_target_at_the_last_timestep_alone_is_that_of_the_sequence() -> None:
+    """So that sequences that end early can be padded."""
+    chosen = objective()
+    theta, (inputs, targets) = somewhere(chosen), data("multinomial")
+    stretched = torch.full((12, 8, 2), torch.nan)
+    stretched[:, 4] = targets
+    longer = torch.cat([inputs, torch.ones(12, 3, 3)], dim=1)
+    torch.testing.assert_close(chosen.gradient(theta, longer, stretched), chosen.gradient(theta, inputs, targets))
+
+
 def test_rows_without_a_target_do_not_count() -> None:
-    chosen = objective("squared", every_step=True)
+    chosen = objective("squared")
     theta, (inputs, targets) = somewhere(chosen), data("squared", every_step=True)
     targets[3:] = torch.nan
     torch.testing.assert_close(chosen.loss(theta, inputs, targets), chosen.loss(theta, inputs[:3], targets[:3]))
