@@ -1,23 +1,23 @@
 """The ladder of witness laws: what each law's dictionary is worth, task by task, with the same convex readout on top.
 
-A case is a task and a law. For each of the seeds a dictionary is rolled out on training sequences, a readout is solved on
-it to a relative gap of 1e-6, and sequences that neither has seen are answered:
+A case is a task and a law. For each of the seeds a dictionary is rolled out on training sequences, a readout is solved
+on it to a relative gap of 1e-6, and sequences that neither has seen are answered:
 
     first-last XOR    final spikes; squared loss, l1
-    MNIST             final spikes, rows of 28 pixels (T = 28) or one pixel after another (T = 784); multinomial, group
-    addition          spikes at every timestep, digit and carry; squared loss, group; trained at length 10. A token is right
-                      where both are. With the carry as input the network runs on its own carries (autoregressive)
+    MNIST             final spikes, rows of 28 pixels (T = 28) or pixel after pixel (T = 784); multinomial, group
+    addition          spikes at every timestep, digit and carry; squared loss, group; trained at length 10. A token is
+                      right where both are. With the carry as input the network goes on with its own carries
     running parity    spikes at every timestep; squared loss, l1; trained at length 10
 
-Accuracy is the mean over seeds (of witnesses, data and, for MNIST, nothing else); the points of `curve` are (seed, accuracy).
-Beside it: the firing rate of the columns on training rows, the shares of silent and saturated ones, the number of distinct
-ones that are not constant, seconds of roll-out and of solve. beta is chosen on a tenth of the training rows that is held
-out, except for MNIST, where it was chosen once on 6,000 training digits (`MNIST_BETA`). The peer's figures are the paper's.
+Accuracy is the mean over the seeds, of witnesses and of data that is made; the points of `curve` are (seed, accuracy).
+Beside it: the firing rate of the columns on training rows, the shares of silent and saturated ones, how many differ and
+are not constant, seconds of roll-out and of solve. beta is chosen on a tenth of the training rows that is held out, for
+MNIST once and for all on 6,000 training digits (`MNIST_BETA`). The peer's figures are the paper's.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from pydantic import TypeAdapter
 
+import spikeloom.data
 from bench import harness
 from bench.harness import Report, shared_folder
 from snn import activity, engine, fused, lif
@@ -33,9 +34,7 @@ from snn.laws import Law
 from snn.laws.base import WitnessLaw
 from snn.model import ModelSpec, parse_model
 from solver_service import ReadoutClassifier, ReadoutRegressor
-from spikeloom.data import Data
-from spikeloom.tasks import load_task
-from spikeloom.tasks.sequences import addition, first_last_xor, running_parity
+from spikeloom.tasks import load_task, sequences
 
 SEEDS = (0, 1, 2)
 XOR_ROWS, XOR_TESTS, XOR_COLUMNS = 2048, 4096, 2048
@@ -61,6 +60,13 @@ PAPER = {
 
 Bits = npt.NDArray[np.bool_]
 Answer = Callable[[Bits], npt.NDArray[np.float64]]
+
+
+class Data(NamedTuple):
+    """inputs: [N, T, m]; targets: classes [N], or [N, T, heads]."""
+
+    inputs: npt.NDArray
+    targets: npt.NDArray
 
 
 class Rung(NamedTuple):
@@ -92,10 +98,10 @@ SHORT_LEAKS = {
 def run(report: Report) -> None:
     seeds = SEEDS[:1] if report.quick else SEEDS
     for timesteps in (5, 10) if report.quick else (5, 10, 15, 20, 30):
-        ladder(report, xor_rungs(report.quick), seeds, lambda rung, seed, t=timesteps: xor(rung, seed, t))
+        ladder(report, xor_rungs(report.quick), seeds, partial(xor, timesteps=timesteps))
     for base in (2,) if report.quick else (2, 3, 5):
         rungs = [Rung("gaussian", GAUSSIAN, 512), Rung("hyperplanes", {"name": "hyperplanes"}, 512)]
-        ladder(report, rungs, seeds, lambda rung, seed, b=base: added(rung, seed, b))
+        ladder(report, rungs, seeds, partial(added, base=base))
         hubs = {"name": "hubs", "weight": base - 1, "top": 2 * base}
         rungs = [
             Rung("gaussian", GAUSSIAN, 1024),
@@ -103,7 +109,7 @@ def run(report: Report) -> None:
             Rung("heterogeneous", SHORT_LEAKS, 1024),
             Rung("hubs", hubs, 1024),
         ]
-        ladder(report, rungs, seeds, lambda rung, seed, b=base: remembered(rung, seed, b))
+        ladder(report, rungs, seeds, partial(remembered, base=base))
     rungs = [
         Rung("gaussian", GAUSSIAN, 1024),
         Rung("gaussian, recurrent", GAUSSIAN | {"recurrent": 1.0}, 1024),
@@ -111,8 +117,8 @@ def run(report: Report) -> None:
         Rung("counters", {"name": "counters"}, 64),
     ]
     ladder(report, rungs, seeds, parity)
-    ladder(report, mnist_rungs(report.quick), seeds, lambda rung, seed: mnist(rung, seed, report.quick))
-    ladder(report, pixel_rungs(report.quick), seeds, lambda rung, seed: pixels(rung, seed, report.quick))
+    ladder(report, mnist_rungs(report.quick), seeds, partial(mnist, quick=report.quick))
+    ladder(report, pixel_rungs(report.quick), seeds, partial(pixels, quick=report.quick))
 
 
 def xor_rungs(quick: bool) -> list[Rung]:
@@ -182,7 +188,8 @@ def _figures(found: list[Measured]) -> Iterator[tuple[str, str, float]]:
 
 
 def xor(rung: Rung, seed: int, timesteps: int) -> Measured:
-    train, test = first_last_xor(XOR_ROWS, timesteps, 2 * seed), first_last_xor(XOR_TESTS, timesteps, 2 * seed + 1)
+    train = _made(sequences.first_last_xor(XOR_ROWS, timesteps, 2 * seed))
+    test = _made(sequences.first_last_xor(XOR_TESTS, timesteps, 2 * seed + 1))
     spec = model(rung, seed, train, bits=0)
     begun = time.perf_counter()
     columns = final(spec, train.inputs)
@@ -195,17 +202,20 @@ def xor(rung: Rung, seed: int, timesteps: int) -> Measured:
 
 
 def parity(rung: Rung, seed: int) -> Measured:
+    def make(count: int, timesteps: int, seed: int) -> Data:
+        return _made(sequences.running_parity(count, timesteps, seed))
+
     def right(scores: npt.NDArray, targets: npt.NDArray) -> Bits:
         return (scores[..., 0] > 0.5) == targets[..., 0]
 
-    return _every_step(rung, seed, running_parity, lambda targets: targets, right, "running parity", (10, 30, 100))
+    return _every_step(rung, seed, make, lambda targets: targets, right, "running parity", (10, 30, 100))
 
 
 def remembered(rung: Rung, seed: int, base: int) -> Measured:
     """Addition without the carry as input."""
 
     def make(count: int, timesteps: int, seed: int) -> Data:
-        return addition(count, base, timesteps, seed, carry_input=False)
+        return _made(sequences.addition(count, base, timesteps, seed, carry_input=False))
 
     def right(scores: npt.NDArray, targets: npt.NDArray) -> Bits:
         return (_tokens(scores) == targets).all(axis=-1)
@@ -243,7 +253,7 @@ def _every_step(
 
 def added(rung: Rung, seed: int, base: int) -> Measured:
     """Addition with the carry as input: trained on true carries, asked with those that it predicted itself."""
-    train = addition(TOKEN_ROWS, base, TRAINED_AT, 2 * seed)
+    train = _made(sequences.addition(TOKEN_ROWS, base, TRAINED_AT, 2 * seed))
     begun = time.perf_counter()
     columns = every_step(model(rung, seed, train), train.inputs).reshape(-1, rung.columns)
     rolled_out = time.perf_counter()
@@ -252,7 +262,7 @@ def added(rung: Rung, seed: int, base: int) -> Measured:
     solved = time.perf_counter()
     accuracy = {}
     for length in (TRAINED_AT, 10 * TRAINED_AT):
-        test = addition(TOKEN_TESTS, base, length, 2 * seed + 1)
+        test = _made(sequences.addition(TOKEN_TESTS, base, length, 2 * seed + 1))
         network = fused.Prepared(model(rung, seed, test).network(range(rung.columns)))
         state, right = lif.initial_state(network, TOKEN_TESTS), []
         carry = np.zeros(TOKEN_TESTS)
@@ -283,8 +293,8 @@ def mnist(rung: Rung, seed: int, quick: bool) -> Measured:
 
 
 def pixels(rung: Rung, seed: int, quick: bool) -> Measured:
-    """One pixel after another. Stored templates see in 784 timesteps the bits that they see in 28 rows: their dictionary
-    is that of the rows, which is checked, so that only what is asked is rolled out pixel by pixel."""
+    """One pixel after another. Stored templates see in 784 timesteps the bits that they see in 28 rows: their
+    dictionary is that of the rows, which is checked, so that only what is asked is rolled out pixel by pixel."""
     train, test = (part._replace(inputs=part.inputs.reshape(-1, 784, 1)) for part in _mnist(quick))
     spec = model(rung, seed, train)
     if rung.law["name"] != "stored_templates":
@@ -313,13 +323,17 @@ def _digits(
 @cache
 def _mnist(quick: bool) -> tuple[Data, Data]:
     task = load_task("mnist-rows", shared_folder("mnist"))
-    if not quick:
-        return task.train, task.test
-    return _first(task.train, 1000), _first(task.test, 200)
+    train, test = _made(task.train), _made(task.test)
+    return (_first(train, 1000), _first(test, 200)) if quick else (train, test)
+
+
+def _made(data: spikeloom.data.Data) -> Data:
+    assert data.targets is not None
+    return Data(data.inputs, data.targets)
 
 
 def _first(data: Data, count: int) -> Data:
-    return Data(data.inputs[:count], None if data.targets is None else data.targets[:count])
+    return Data(data.inputs[:count], data.targets[:count])
 
 
 def model(rung: Rung, seed: int, data: Data, bits: int = 8) -> ModelSpec:

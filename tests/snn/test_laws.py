@@ -218,3 +218,13 @@ def test_the_report_tells_layers_apart() -> None:
         assert layer.rate == pytest.approx(active.sum().item() / (20 * 8 * layer.neurons))
     assert found.columns.rate == pytest.approx(expected.spikes.float().mean().item())
     assert report(inputs[:, :, :1], one_neuron(0, 1)).layers[0].neurons == 1
+
+
+def test_templates_see_in_single_bits_what_they_see_in_rows() -> None:
+    inputs = (SEQUENCES[:, :, :8] * 16 % 17) / 16
+    rows = StoredTemplates(side_min=2, side_max=4).calibrated(inputs)
+    bits = StoredTemplates(side_min=2, side_max=4, width=8).calibrated(inputs.reshape(-1, 64, 1))
+    of_rows = spikes(rows.sample(5, range(60), 8, 8), inputs)[:, -1]
+    of_bits = spikes(bits.sample(5, range(60), 64, 1), inputs.reshape(-1, 64, 1))[:, -1]
+    assert np.array_equal(of_rows, of_bits)
+    assert 0 < of_rows.mean() < 0.5
