@@ -94,6 +94,11 @@ SHORT_LEAKS = {
     "name": "heterogeneous", "scale": 3.0, "bias": 3.0, "decay": [0.3, 0.9], "threshold": [0.02, 1.0],
 }  # fmt: skip
 
+LOCAL_FIELDS = {
+    "name": "heterogeneous", "scale": 3.0, "bias": 0.2, "decay": [0.02, 0.5], "threshold": [0.003, 0.3],
+    "fields": [4, 14],
+}  # fmt: skip
+
 
 def run(report: Report) -> None:
     seeds = SEEDS[:1] if report.quick else SEEDS
@@ -128,28 +133,29 @@ def xor_rungs(quick: bool) -> list[Rung]:
 
 
 def mnist_rungs(quick: bool) -> list[Rung]:
+    gaussian = GAUSSIAN | {"scale": 5.0}  # W ~ N(0, 1), near enough
+    templates: dict[str, Any] = {"name": "stored_templates"}
     if quick:
-        small = {"name": "stored_templates", "shifts": 0}
-        return [Rung("gaussian", GAUSSIAN, 256), Rung("stored_templates, no shifts", small, 256)]
+        return [Rung("gaussian", gaussian, 256), Rung("stored_templates, no shifts", templates | {"shifts": 0}, 256)]
     return [
-        Rung("gaussian", GAUSSIAN, 2048),
-        Rung("heterogeneous", {"name": "heterogeneous"}, 2048),
-        Rung("calibrated", {"name": "calibrated", "bias": 1.0}, 2048),
-        Rung("heterogeneous, fields", {"name": "heterogeneous", "fields": [4, 14]}, 2048),
+        Rung("gaussian", gaussian, 2048),
+        Rung("calibrated", {"name": "calibrated"}, 2048),
+        Rung("heterogeneous", {"name": "heterogeneous", "scale": 5.0}, 2048),
+        Rung("heterogeneous, fields", LOCAL_FIELDS, 2048),
         Rung("local_integrators", {"name": "local_integrators"}, 2048),
-        Rung("stored_templates, no shifts", {"name": "stored_templates", "shifts": 0}, 2048),
-        Rung("stored_templates, smooth", {"name": "stored_templates", "pattern": "smooth"}, 2048),
-        Rung("stored_templates", {"name": "stored_templates"}, 2048),
-        Rung("stored_templates, 4,096", {"name": "stored_templates"}, 4096),
-        Rung("stored_templates, 25 shifts, 4,096", {"name": "stored_templates", "shifts": 2}, 4096),
+        Rung("stored_templates, no shifts", templates | {"shifts": 0}, 4096),
+        Rung("stored_templates, smooth", templates | {"pattern": "smooth"}, 4096),
+        Rung("stored_templates", templates, 4096),
+        Rung("stored_templates, 25 shifts", templates | {"shifts": 2}, 4096),
     ]
 
 
 def pixel_rungs(quick: bool) -> list[Rung]:
+    columns = 256 if quick else 2048
     return [
-        Rung("gaussian", GAUSSIAN | {"leak": 0.99}, 256 if quick else 2048),
-        Rung("heterogeneous", {"name": "heterogeneous", "decay": [0.001, 0.5]}, 256 if quick else 2048),
-        Rung("stored_templates", {"name": "stored_templates", "width": 28}, 256 if quick else 2048),
+        Rung("gaussian", GAUSSIAN, columns),
+        Rung("heterogeneous", LONG_LEAKS, columns),
+        Rung("stored_templates", {"name": "stored_templates", "width": 28}, columns),
     ]
 
 
