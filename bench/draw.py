@@ -205,11 +205,35 @@ def _solver(rows: list[Row]) -> plt.Figure:
     return figure
 
 
+def _witness_laws(rows: list[Row]) -> plt.Figure:
+    """Accuracy of every law on every task, mean and range over the seeds; grey, the paper's CVX."""
+    found = {tuple(row.case.split(": ")): row for row in rows if row.metric == "accuracy" and row.peer != "paper SG"}
+    tasks = list(dict.fromkeys(task for task, _ in found))
+    laws = list(dict.fromkeys(law for _, law in found))
+    figure, axes = plt.subplots(figsize=(7.5, 1.4 + 0.3 * len(tasks)), layout="constrained")
+    for place, law in enumerate(laws):
+        mine = [(row, tasks.index(task)) for (task, name), row in found.items() if name == law]
+        means = np.array([row.ours for row, _ in mine])
+        seeds = [[value for _, value in row.curve or [(0, row.ours)]] for row, _ in mine]
+        spread = [means - [min(values) for values in seeds], [max(values) for values in seeds] - means]
+        marker, colour = "osD^"[place // 10], f"C{place % 10}"
+        axes.errorbar(means, [at for _, at in mine], xerr=spread, fmt=marker, color=colour, label=law)
+    paper = {task: row.peer_value for (task, _), row in found.items() if row.peer_value is not None}
+    axes.plot(list(paper.values()), [tasks.index(task) for task in paper], "|", color=PEER, ms=14, mew=3, label="paper")
+    axes.set(yticks=range(len(tasks)), yticklabels=tasks, xlabel="accuracy", xlim=(None, 1.01))
+    axes.invert_yaxis()
+    axes.grid(axis="y", lw=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize="small")
+    return figure
+
+
 PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "roll_out": _roll_out,
     "latency": _latency,
     "live_sequences": _live_sequences,
     "solver": _solver,
+    "witness_laws": _witness_laws,
 }
 
 if __name__ == "__main__":

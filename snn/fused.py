@@ -187,7 +187,8 @@ def step(
     together = max(1, TRUNK_SPIKES // (steps * widest)) if widest else max(1, batch)
     for begin in range(0, batch, together):
         some = slice(begin, begin + together)
-        heard, of_one = x[some], unit
+        heard: npt.NDArray = x[some]
+        of_one = unit
         for stage in network.stages:
             top = stage is network.stages[-1]
             fired = spikes[some] if top else np.empty((len(heard), steps, stage.neurons), np.bool_)

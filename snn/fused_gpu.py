@@ -86,8 +86,9 @@ def roll_out(inputs: Tensor, state: State, network: Network, every_step: bool = 
 
 
 def _through_stages(inputs: Tensor, state: list[Tensor], network: Prepared, every_step: bool) -> RollOut:
-    heard, membranes, waves = inputs, iter(state), []
+    heard, membranes = inputs, iter(state)
     after: list[Tensor] = []
+    waves: list[Tensor] = []
     for stage in network.stages:
         own = tuple(next(membranes) for _ in stage.layers)
         result = _roll_out(heard, own, stage, every_step or stage is not network.stages[-1])

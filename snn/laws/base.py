@@ -50,6 +50,7 @@ class WitnessLaw(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str
     weight_bits: int = Field(default=8, ge=0, le=16)
 
     @abstractmethod
@@ -62,7 +63,7 @@ class WitnessLaw(BaseModel, ABC):
 
     def calibrated(self, inputs: npt.NDArray[np.floating]) -> Self:
         """The law with statistics of the sequences inputs [N, T, m], where it takes any; raises ValueError if not."""
-        raise ValueError(f"law {self.name}: takes no statistics of data, so it needs no calibration")  # type: ignore[attr-defined]
+        raise ValueError(f"law {self.name}: takes no statistics of data, so it needs no calibration")
 
     def on_grid(self, values: Floats) -> Floats:
         """Nearest multiples of 2^-weight_bits."""

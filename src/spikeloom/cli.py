@@ -222,6 +222,31 @@ def register(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A model specification in YAML.")],
+    data: Annotated[Path, typer.Argument(help="Sequences of the kind it will see: .npz, .csv or IDX.")],
+    out: Annotated[Path, typer.Argument(help="Where to write the model with the statistics that its law takes.")],
+) -> None:
+    """Give a model's witness law the statistics of data that it asks for."""
+    from spikeloom.witnesses import calibrated_model
+
+    out.write_text(calibrated_model(model, data))
+    console.print(f"Written: {out}")
+
+
+@app.command()
+def witnesses(
+    model: Annotated[Path, typer.Argument(help="A model specification in YAML.")],
+    data: Annotated[Path | None, typer.Argument(help="Sequences: .npz, .csv or IDX; random ones if left out.")] = None,
+    sequences: Annotated[int, typer.Option(min=1, help="How many of them to step through.")] = 256,
+) -> None:
+    """Show how often a model's witnesses fire, how many never or always do, and how many columns differ."""
+    from spikeloom.witnesses import activity_table
+
+    console.print(activity_table(model, data, sequences))
+
+
+@app.command()
 def push(
     model: Annotated[str, typer.Argument(help="Name of a registered model.")],
     file: Annotated[Path | None, typer.Argument(help="Sequences: .npz, .csv or IDX.")] = None,
@@ -249,7 +274,7 @@ def push(
             spec = find_model(client.connection, model)
         except RegistryError as error:
             raise SpikeloomError(str(error)) from None
-        loaded = load_task(task, data).train if task else load(file, spec, targets)  # type: ignore[arg-type]
+        loaded = load_task(task, data).train if task else load(file, spec.input, targets)  # type: ignore[arg-type]
         with Progress(console=console) as bars:
             bar = bars.add_task("pushing", total=len(loaded.inputs))
             done = client.push(

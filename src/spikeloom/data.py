@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from snn.model import ModelSpec
+from snn.model import InputSpec
 from spikeloom.errors import SpikeloomError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -27,7 +27,7 @@ class Data(NamedTuple):
     ids: npt.NDArray | None = None
 
 
-def load(path: Path, model: ModelSpec, targets: Path | None = None) -> Data:
+def load(path: Path, grid: InputSpec, targets: Path | None = None) -> Data:
     """Read FILE.npz (arrays inputs, targets, ids), FILE.csv (a sequence a row: T * m columns, timestep after
     timestep, and columns `target` and `id` if there are any) or IDX, gzipped or not (`targets` names the labels)."""
     if not path.is_file():
@@ -36,7 +36,7 @@ def load(path: Path, model: ModelSpec, targets: Path | None = None) -> Data:
     if name.endswith(".npz"):
         data = _npz(path)
     elif name.endswith((".csv", ".csv.gz")):
-        data = _csv(path, model)
+        data = _csv(path, grid)
     elif "idx" in name or "ubyte" in name:
         data = Data(scale_bytes(read_idx(path)))
     else:
@@ -78,14 +78,14 @@ def _npz(path: Path) -> Data:
     return Data(held["inputs"], held.get("targets"), held.get("ids"))
 
 
-def _csv(path: Path, model: ModelSpec) -> Data:
+def _csv(path: Path, grid: InputSpec) -> Data:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected a CSV file with a header line: {error}") from None
     targets = table.pop("target").to_numpy() if "target" in table else None
     ids = table.pop("id").to_numpy() if "id" in table else None
-    wanted = (model.input.timesteps, model.input.features)
+    wanted = (grid.timesteps, grid.features)
     if table.shape[1] != math.prod(wanted):
         raise DataError(
             f"{path}: expected timesteps * features = {wanted[0]} * {wanted[1]} = {math.prod(wanted)} columns besides "

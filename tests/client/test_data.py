@@ -25,7 +25,7 @@ def write_idx(path: Path, array: np.ndarray) -> Path:
 def test_idx(tmp_path: Path, name: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8))
     labels = write_idx(tmp_path / "labels-idx1-ubyte", np.arange(5))
-    data = load(write_idx(tmp_path / name, images), MODEL, labels)
+    data = load(write_idx(tmp_path / name, images), MODEL.input, labels)
     assert np.array_equal(data.inputs, images / 256)
     assert data.targets is not None
     assert data.targets.tolist() == [0, 1, 2, 3, 4]
@@ -34,7 +34,7 @@ def test_idx(tmp_path: Path, name: str) -> None:
 def test_npz(tmp_path: Path) -> None:
     inputs = np.random.default_rng(0).random((5, 8, 8))
     np.savez(tmp_path / "a.npz", inputs=inputs, targets=np.arange(5), ids=np.arange(10, 15))
-    data = load(tmp_path / "a.npz", MODEL)
+    data = load(tmp_path / "a.npz", MODEL.input)
     assert np.array_equal(data.inputs, inputs)
     assert data.ids is not None
     assert data.ids.tolist() == [10, 11, 12, 13, 14]
@@ -45,7 +45,7 @@ def test_csv_is_a_sequence_a_row(tmp_path: Path) -> None:
     lines = [",".join([f"x{i}" for i in range(64)] + ["target", "id"])]
     lines += [",".join(map(str, [*row, number, number + 7])) for number, row in enumerate(inputs)]
     (tmp_path / "a.csv").write_text("\n".join(lines))
-    data = load(tmp_path / "a.csv", MODEL)
+    data = load(tmp_path / "a.csv", MODEL.input)
     assert np.array_equal(data.inputs, inputs.reshape(3, 8, 8))
     assert data.targets is not None
     assert data.targets.tolist() == [0, 1, 2]
@@ -56,7 +56,7 @@ def test_csv_is_a_sequence_a_row(tmp_path: Path) -> None:
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", inputs=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="without pickled objects"):
-        load(tmp_path / "a.npz", MODEL)
+        load(tmp_path / "a.npz", MODEL.input)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
 def test_a_refusal_says_what_was_expected(tmp_path: Path, name: str, content: str, words: str) -> None:
     (tmp_path / name).write_bytes(content.encode("latin1"))
     with pytest.raises(DataError, match=words):
-        load(tmp_path / name, MODEL)
+        load(tmp_path / name, MODEL.input)
 
 
 def test_a_missing_file_and_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found none"):
-        load(tmp_path / "none.npz", MODEL)
+        load(tmp_path / "none.npz", MODEL.input)
     with pytest.raises(DataError, match="--data DIR"):
         load_task("mnist-rows", None)
     with pytest.raises(DataError, match="train-images-idx3-ubyte"):

@@ -47,6 +47,23 @@ def test_chunks_of_time_and_batch_change_no_bit(case: Case, data: st.DataObject)
     assert all(torch.equal(u, w[rows]) for u, w in zip(state, whole.state, strict=True))
 
 
+@settings(max_examples=20, deadline=None)
+@given(cases(batch=7, steps=5), st.integers(1, 60))
+def test_the_trunk_may_be_stepped_for_a_few_sequences_at_a_time(case: Case, spikes: int) -> None:
+    inputs, network = case
+    state = lif.initial_state(network, len(inputs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "TRUNK_SPIKES", spikes)
+        assert_same_bits(fused.roll_out(inputs, state, network, True), lif.roll_out(inputs, state, network, True))
+
+
+def test_a_trunk_without_subnetworks_is_stepped() -> None:
+    model = small_model(witnesses={"law": {"name": "stored_taps"}, "count": 8})
+    network = model.network([])
+    inputs, state = torch.ones(3, 8, 9), lif.initial_state(network, 3)
+    assert_same_bits(fused.roll_out(inputs, state, network), lif.roll_out(inputs, state, network))
+
+
 def random_grid(rng: np.random.Generator, *shape: int) -> Tensor:
     return torch.tensor(rng.integers(-128, 129, shape) / 256, dtype=torch.float32)
 

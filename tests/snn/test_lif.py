@@ -151,6 +151,10 @@ def test_engines_agree_with_plain_loops_bit_for_bit(case: Case, every_step: bool
             r"layer 1, recurrent: expected shape \[1, 1, 1\], got \[1, 1, 2\]",
         ),
         ({"network": (one_neuron(1, 1)[0]._replace(leak=torch.ones(2)),)}, r"layer 1, leak: expected shape \[1\]"),
+        (
+            {"network": (*one_neuron(1, 1), one_neuron(1, 1)[0]._replace(weights=torch.ones(2, 1)))},
+            r"layer 2, weights: expected shape \[1, 1\], got \[2, 1\]",
+        ),
     ],
 )
 def test_a_kernel_never_sees_what_it_could_not_step(roll_out, change: dict, words: str) -> None:
