@@ -234,8 +234,7 @@ class Worker:
         lengths = np.repeat([cohort.length for cohort in cohorts], [len(cohort) for cohort in cohorts])
         begin = 0
         for cohort in cohorts:
-            ends = np.ones(len(cohort), np.bool_)
-            inputs[begin : begin + len(cohort), : cohort.length] = engine.to_inputs(cohort.codes, ends, model.input)
+            inputs[begin : begin + len(cohort), : cohort.length] = engine.to_inputs(cohort.codes, model.input)
             begin += len(cohort)
         if model.readout.every_step:
             targets = targets[:, :timesteps]

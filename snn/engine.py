@@ -107,16 +107,17 @@ def _advance(
     if ready.whole and _fits_int16(grid):
         x, unit = _with_pulse(codes, ends, grid, np.int16, 2**grid.bits), 2.0**-grid.bits
     else:
-        x, unit = to_inputs(codes, ends, grid).numpy(), 1.0
+        x, unit = to_inputs(codes, grid, ends).numpy(), 1.0
     result = fused.step(x, unit, membranes, ready, every_step, starts - first)
     return Advanced(result.spikes if every_step else result.spikes[:, 0], first, result.active)
 
 
-def to_inputs(codes: Codes, ends: npt.NDArray[np.bool_], grid: InputSpec) -> Tensor:
+def to_inputs(codes: Codes, grid: InputSpec, ends: npt.NDArray[np.bool_] | None = None) -> Tensor:
     """[B, k, channels] float32: codes * 2^-bits, and the end pulse behind the features where the model has one.
 
-    ends: [B] whether a sequence is over with them.
+    ends: [B] whether a sequence is over with them; if left out, all are.
     """
+    ends = np.ones(len(codes), np.bool_) if ends is None else ends
     return torch.from_numpy(_with_pulse(codes, ends, grid, np.float32, 2**grid.bits) * np.float32(2.0**-grid.bits))
 
 
@@ -156,7 +157,7 @@ def _advance_on_gpu(
     for start in np.unique(starts).tolist():  # the kernel sums over sequences that begin together
         rows = np.flatnonzero(starts == start)
         state = torch.split(torch.from_numpy(membranes[rows]).cuda(), columns, dim=1)
-        result = fused_gpu.roll_out(to_inputs(codes[rows], ends[rows], grid).cuda(), state, network, every_step)
+        result = fused_gpu.roll_out(to_inputs(codes[rows], grid, ends[rows]).cuda(), state, network, every_step)
         spikes[rows] = result.spikes.cpu().numpy()
         membranes[rows] = torch.cat(result.state, dim=1).cpu().numpy()
         active[:, start - first : start - first + steps] += torch.stack(result.active).cpu().numpy()

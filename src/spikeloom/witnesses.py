@@ -22,7 +22,8 @@ def activity_table(path: Path, data: Path | None, sequences: int) -> Table:
     try:
         model = load_model(path)
         found = report(
-            to_inputs(_codes(model, data, sequences), 0, model.input), model.network(range(model.witnesses.count))
+            to_inputs(_codes(model, data, sequences), model.input),
+            model.network(range(model.witnesses.count)),
         )
     except ModelError as error:
         raise SpikeloomError(str(error)) from None
@@ -46,7 +47,7 @@ def calibrated_model(path: Path, data: Path) -> str:
         grid = InputSpec.model_validate(document["input"])
         law = TypeAdapter(Law).validate_python(document["witnesses"]["law"])
         codes = to_codes(load(data, grid).inputs, grid, quantise=True)
-        document["witnesses"]["law"] = law.calibrated(to_inputs(codes, 0, grid).numpy()).model_dump(mode="json")
+        document["witnesses"]["law"] = law.calibrated(to_inputs(codes, grid).numpy()).model_dump(mode="json")
         parse_model(document, str(path))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError, ValueError) as error:
         raise SpikeloomError(f"{path}: expected a model whose law takes statistics: {error}") from None

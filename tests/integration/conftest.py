@@ -83,7 +83,7 @@ def offline_spikes(codes: np.ndarray, model: ModelSpec) -> np.ndarray:
         state = lif.initial_state(network, 1)
         for t in range(model.input.timesteps):
             result = lif.roll_out(
-                to_inputs(sequence[None, t : t + 1], np.array([t + 1 == len(sequence)]), model.input), state, network
+                to_inputs(sequence[None, t : t + 1], model.input, np.array([t + 1 == len(sequence)])), state, network
             )
             state = result.state
         rows.append(result.spikes[0])

@@ -109,7 +109,7 @@ def check_witnesses(stack: Stack, spec: ModelSpec, found: list[Weights]) -> None
         for mine, its in zip(network, on_grid(trained, spec.input, 8), strict=True):
             assert all(torch.equal(a, b) for a, b in zip(mine[:4], its[:4], strict=True))
     state = lif.initial_state(network, 5)
-    assert lif.roll_out(to_inputs(codes, np.ones(5, bool), spec.input), state, network).spikes.shape == (5, 64)
+    assert lif.roll_out(to_inputs(codes, spec.input), state, network).spikes.shape == (5, 64)
 
 
 def version(stack: Stack, spec: ModelSpec) -> int:

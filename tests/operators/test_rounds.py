@@ -134,7 +134,7 @@ def test_a_round_is_the_mean_of_the_workers_steps() -> None:
             # Each of its two lanes gives four of the round's eight sequences, in their order.
             lanes = [np.arange(lane, 32, LANES)[4 * version : 4 * version + 4] for lane in (number, number + 2)]
             ids = np.concatenate(lanes).astype(np.uint64)
-            inputs = to_inputs(codes_of(ids), np.ones(len(ids), bool), spec.input)
+            inputs = to_inputs(codes_of(ids), spec.input)
             targets = targets_of((ids % 3).astype(np.int32)[:, None, None], spec.readout)
             order = deal(ROUND, 2, 4, 3, number, version)
             at = torch.from_numpy(theta.copy())

@@ -58,7 +58,7 @@ def test_witnesses_of_another_model_or_off_the_grid_are_refused() -> None:
     with pytest.raises(WireError, match="expected weights on the grid of 2\\^-8"):
         decode_witnesses(encode_witnesses(model, 1, off), model)
     with pytest.raises(WireError, match=Reason.CORRUPT_WEIGHTS):  # fewer witnesses than the model has
-        network_from_bytes(network_to_bytes(model.network(range(8))), model)
+        network_from_bytes(network_to_bytes(model.network(range(8))), model, model.witnesses.count)
 
 
 def test_weights_there_and_back() -> None:
