@@ -66,9 +66,13 @@ class Trained(NamedTuple):
     intercept: Tensor
     relative_gap: float | None = None
 
+    def scores(self, rows: Rows) -> Tensor:
+        """[N, C], or [N, T, C] where every timestep is asked."""
+        return spikes_of(self.network, rows).float() @ self.readout + self.intercept
+
     def accuracy(self, rows: Rows) -> float:
         """The share of rows (timesteps, where every one is asked) at which every head is right."""
-        scores = spikes_of(self.network, rows).float() @ self.readout + self.intercept
+        scores = self.scores(rows)
         predicted = torch.stack([scores[..., head].argmax(-1) for head in rows.heads], dim=-1)
         return float((predicted.numpy() == rows.classes).all(axis=-1).mean())
 

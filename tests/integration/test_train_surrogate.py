@@ -27,11 +27,10 @@ TRAINING = {
 SEQUENCES = ROUNDS * 4 * 16 * 2
 
 
-def model(name: str) -> ModelSpec:
+def model(name: str, **readout: object) -> ModelSpec:
     witnesses = {"law": {"name": "gaussian", "scale": 3}, "count": 64}
-    return small_model(
-        model=name, witnesses=witnesses, readout={"outputs": 3, "loss": "multinomial"}, training=TRAINING
-    )
+    readout = {"outputs": 3, "loss": "multinomial", **readout}
+    return small_model(model=name, witnesses=witnesses, readout=readout, training=TRAINING)
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
