@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from operators import state_pb2 as pb
 from snn.model import ModelSpec
-from wire.codec import Codes, Slice, Targets, decode_slice
+from wire import targets as targets_of
+from wire.codec import Codes, Slice, decode_slice
 from wire.idset import Ids, IdSet
+from wire.targets import Targets
 
 REMEMBER_MS = 24 * 3600 * 1000  # finished ids are known for one to two days, Kafka's usual span of re-sends
 CHUNK_BITS = 16  # finished ids are stored in chunks of this many bits: a client that counts up rewrites one
@@ -38,18 +40,31 @@ class Store(Protocol):
     def items(self) -> Iterable[tuple[str, bytes]]: ...
 
 
+class Answered(NamedTuple):
+    """What has been answered at every step: the first `steps` timesteps, which led to `membranes` [B, n] in the network
+    of the readout `version`. It is not stored: the records tell it again."""
+
+    version: int
+    steps: int
+    membranes: Membranes
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Answered":
+        return self._replace(membranes=self.membranes[rows])
+
+
 @dataclass(slots=True, eq=False)
 class Cohort:
-    """Sequences that have taken the same timesteps.
+    """Sequences that have taken the same timesteps, and are known to be of the same length.
 
     ids: [B]. next: timesteps taken without a hole, of which the first `stepped` are in `membranes` [B, n] (None: at
     rest) and the others in `waiting` [B, k, m]. early: (start, [B, k, m]) behind a hole, by start. sent_us: of the
     newest record. entries: keys of the stored records and snapshots that tell all this; logged: bytes of codes a
-    sequence in them since the last snapshot.
+    sequence in them since the last snapshot. length: timesteps of the sequences, the model's unless they end early.
     """
 
     ids: Ids
     targets: Targets
+    length: int
     next: int = 0
     stepped: int = 0
     membranes: Membranes | None = None
@@ -59,9 +74,15 @@ class Cohort:
     sent_us: int = 0
     entries: list[str] = field(default_factory=list)
     logged: int = 0
+    answered: Answered | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def complete(self) -> bool:
+        """Whether they have all their timesteps."""
+        return self.next >= self.length
 
     @property
     def codes(self) -> Codes:
@@ -73,6 +94,7 @@ class Cohort:
         return Cohort(
             self.ids[rows],
             self.targets.take(rows),
+            self.length,
             self.next,
             self.stepped,
             None if self.membranes is None else self.membranes[rows],
@@ -82,6 +104,7 @@ class Cohort:
             self.sent_us,
             list(self.entries),
             self.logged,
+            None if self.answered is None else self.answered.take(rows),
         )
 
 
@@ -98,7 +121,7 @@ class Lane:
         one in `finished_every_ms`: a crash may then forget some, which will do where an answer may be given twice."""
         self._model, self._store = model, store
         self._finished_every_ms, self._finished_stored_ms = finished_every_ms, now_ms
-        self._timesteps = model.input.timesteps
+        self._timesteps, self._every_step = model.input.timesteps, model.readout.every_step
         self._cohort_of: dict[int, Cohort] = {}
         self._pending: dict[Cohort, None] = {}  # those with codes that wait
         self._complete: dict[Cohort, None] = {}  # those with all timesteps
@@ -139,12 +162,14 @@ class Lane:
 
     def pass_on(self, piece: Slice, now_ms: int) -> Cohort | None:
         """Whole sequences of which nothing is known yet, as a cohort that is finished already; None: `offer` them."""
-        if piece.codes.shape[1] < self._timesteps or not self._cohort_of.keys().isdisjoint(piece.ids.tolist()):
+        whole = piece.start == 0 and (piece.ends or piece.codes.shape[1] == self._timesteps)
+        if not whole or not self._cohort_of.keys().isdisjoint(piece.ids.tolist()):
             return None
         if any(period.contains(piece.ids).any() for period in self._finished.values()):
             return None
         self._remember(piece.ids, now_ms)
-        return Cohort(piece.ids, piece.targets, self._timesteps, waiting=[piece.codes], sent_us=piece.sent_us)
+        length = piece.codes.shape[1]
+        return Cohort(piece.ids, piece.targets, length, length, waiting=[piece.codes], sent_us=piece.sent_us)
 
     def stepped(self, cohort: Cohort, membranes: Membranes) -> None:
         """All that waited is in `membranes` [B, n] now."""
@@ -208,8 +233,9 @@ class Lane:
             targets = piece.targets if rows is None else piece.targets.take(rows)
             before = cohort.logged
             duplicates += self._place(cohort, piece.start, codes)
-            news = cohort.targets.merge(targets)
-            if cohort.logged > before or news is not cohort.targets:
+            ended = self._end(cohort, piece)
+            news = cohort.targets.merge(targets, piece.start if self._every_step else 0)
+            if cohort.logged > before or news is not cohort.targets or ended:
                 cohort.targets = news
                 cohort.entries.append(key)
                 self._references[key] = self._references.get(key, 0) + 1
@@ -241,7 +267,7 @@ class Lane:
             yield cohort, np.array([order[sequence] for sequence in cohort.ids.tolist()])
 
     def _new(self, ids: Ids) -> Cohort:
-        cohort = Cohort(ids, Targets.none(len(ids), self._model.readout))
+        cohort = Cohort(ids, Targets.none(len(ids), self._model), self._timesteps)
         self._cohort_of.update(dict.fromkeys(ids.tolist(), cohort))
         return cohort
 
@@ -249,7 +275,7 @@ class Lane:
         """Take `rows` out of `cohort`, which keeps the others."""
         part = cohort.take(rows)
         rest = cohort.take(np.setdiff1d(np.arange(len(cohort)), rows))
-        for name in ("ids", "targets", "membranes", "waiting", "early"):
+        for name in ("ids", "targets", "membranes", "waiting", "early", "answered"):
             setattr(cohort, name, getattr(rest, name))
         self._cohort_of.update(dict.fromkeys(part.ids.tolist(), part))
         for key in part.entries:
@@ -279,10 +305,19 @@ class Lane:
         self._note(cohort)
         return (steps - new) * len(cohort)
 
+    def _end(self, cohort: Cohort, piece: Slice) -> bool:
+        """Whether it is news that these sequences are over with `piece`."""
+        end = max(cohort.next, piece.start + piece.codes.shape[1])
+        if not piece.ends or end >= cohort.length:
+            return False
+        cohort.length = end
+        self._note(cohort)
+        return True
+
     def _note(self, cohort: Cohort) -> None:
         if cohort.waiting:
             self._pending[cohort] = None
-        if cohort.next == self._timesteps:
+        if cohort.complete:
             self._complete[cohort] = None
 
     # -- what is stored --------------------------------------------------------------------------------------------
@@ -327,6 +362,7 @@ class Lane:
                 for start, codes in pieces + cohort.early
             ],
             sent_us=cohort.sent_us,
+            length=cohort.length,
             **cohort.targets.to_bytes(),
         )
         key = self._next_key("s")
@@ -368,7 +404,9 @@ class Lane:
         if known.all():
             return
         batch, features = len(ids), self._model.input.features
-        whole = Cohort(ids, Targets.of_bytes(batch, self._model.readout, snapshot.classes, snapshot.values))
+        readout, steps = self._model.readout, self._model.target_steps
+        targets = targets_of.of_bytes(batch, steps, readout, snapshot.classes, snapshot.values)
+        whole = Cohort(ids, targets, snapshot.length)
         whole.next = whole.stepped = snapshot.stepped
         if snapshot.membranes:
             whole.membranes = np.frombuffer(snapshot.membranes, np.float32).reshape(batch, -1)

@@ -19,7 +19,7 @@ class Model(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., name: _Optional[str] = ..., spec_json: _Optional[str] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("schema", "model", "lane", "ids", "start", "steps", "features", "encoding", "inputs", "classes", "values", "sent_us", "compression")
+    __slots__ = ("schema", "model", "lane", "ids", "start", "steps", "features", "encoding", "inputs", "classes", "values", "sent_us", "compression", "ends")
     class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ENCODING_UNSPECIFIED: _ClassVar[Block.Encoding]
@@ -49,6 +49,7 @@ class Block(_message.Message):
     VALUES_FIELD_NUMBER: _ClassVar[int]
     SENT_US_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     lane: int
@@ -62,7 +63,8 @@ class Block(_message.Message):
     values: bytes
     sent_us: int
     compression: Block.Compression
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., lane: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., start: _Optional[int] = ..., steps: _Optional[int] = ..., features: _Optional[int] = ..., encoding: _Optional[_Union[Block.Encoding, str]] = ..., inputs: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ..., compression: _Optional[_Union[Block.Compression, str]] = ...) -> None: ...
+    ends: bool
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., lane: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., start: _Optional[int] = ..., steps: _Optional[int] = ..., features: _Optional[int] = ..., encoding: _Optional[_Union[Block.Encoding, str]] = ..., inputs: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ..., compression: _Optional[_Union[Block.Compression, str]] = ..., ends: bool = ...) -> None: ...
 
 class SpikeColumns(_message.Message):
     __slots__ = ("schema", "model", "digest", "shard", "first_witness", "witnesses", "ids", "spikes", "classes", "values")
@@ -189,28 +191,30 @@ class Readout(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ..., seen: _Optional[int] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("schema", "model", "id", "readout_version", "scores", "predicted_class", "target_class", "in_training", "sent_us", "answered_us")
+    __slots__ = ("schema", "model", "id", "readout_version", "scores", "predicted_classes", "target_classes", "in_training", "sent_us", "answered_us", "start")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     READOUT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
-    PREDICTED_CLASS_FIELD_NUMBER: _ClassVar[int]
-    TARGET_CLASS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    TARGET_CLASSES_FIELD_NUMBER: _ClassVar[int]
     IN_TRAINING_FIELD_NUMBER: _ClassVar[int]
     SENT_US_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_US_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     id: int
     readout_version: int
     scores: bytes
-    predicted_class: int
-    target_class: int
+    predicted_classes: _containers.RepeatedScalarFieldContainer[int]
+    target_classes: _containers.RepeatedScalarFieldContainer[int]
     in_training: bool
     sent_us: int
     answered_us: int
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., id: _Optional[int] = ..., readout_version: _Optional[int] = ..., scores: _Optional[bytes] = ..., predicted_class: _Optional[int] = ..., target_class: _Optional[int] = ..., in_training: bool = ..., sent_us: _Optional[int] = ..., answered_us: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., id: _Optional[int] = ..., readout_version: _Optional[int] = ..., scores: _Optional[bytes] = ..., predicted_classes: _Optional[_Iterable[int]] = ..., target_classes: _Optional[_Iterable[int]] = ..., in_training: bool = ..., sent_us: _Optional[int] = ..., answered_us: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class BrainWave(_message.Message):
     __slots__ = ("schema", "model", "shard", "lane", "start", "layers", "observed_us")

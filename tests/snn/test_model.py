@@ -28,6 +28,11 @@ GAUSSIAN = {"law": {"name": "gaussian"}, "count": 64}
         ({"witnesses": GAUSSIAN | {"law": {"name": "gauss"}}}, ["witnesses.law", "gaussian"]),
         ({"readout": {"outputs": 10, "loss": "logistic"}}, ["logistic", "10"]),
         ({"readout": {"outputs": 10, "los": "squared"}}, ["readout.los"]),
+        ({"readout": {"heads": [{"name": "a", "outputs": 3}]}}, ["readout.heads", "at least 2"]),
+        ({"readout": {"heads": [{"name": "a", "outputs": 3}] * 2}}, ["distinct names", "'a', 'a'"]),
+        ({"readout": {"heads": [{"name": "a", "outputs": 3}, {"name": "b"}]}}, ["heads.1", "outputs >= 2, got 1"]),
+        ({"readout": {"heads": [{"name": n, "outputs": 3} for n in "ab"], "outputs": 5}}, ["6 in all", "outputs: 5"]),
+        ({"readout": {"outputs": 10, "loss": "heads"}}, ["needs `heads`"]),
         ({"input": {"timesteps": 8, "features": 4, "bits": 4, "end_pulse": True}}, ["field_max <= input.features = 4"]),
     ],
 )
@@ -165,7 +170,7 @@ def test_an_integrator_waits_for_the_end_of_the_sequence() -> None:
     model = small_model()
     codes = np.random.default_rng(1).integers(0, 17, (20, 8, 8))
     network = model.network(range(64))
-    result = lif.roll_out(to_inputs(codes, 0, model.input), lif.initial_state(network, 20), network)
+    result = lif.roll_out(to_inputs(codes, np.ones(20, bool), model.input), lif.initial_state(network, 20), network)
     assert result.active[1][:-1].sum() == 0
     assert 0 < result.active[1][-1] < 20 * 64
 
