@@ -50,6 +50,23 @@ def test_packed_products_compares_every_product(tmp_path: Path, project_root: Pa
     assert (peers["gram"], peers["weighted_gram"]) == ({"syrk", "GEMM"}, {"syrk"})
 
 
+def test_structured_laws_answer_every_sequence_right(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "witness_laws", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = draw.read(tmp_path / "witness_laws.json")
+    accuracy = {row.case: row.ours for row in rows if row.metric == "accuracy"}
+    exact = [case for case in accuracy if case.endswith((": stored_taps", ": hyperplanes", ": hubs", ": counters"))]
+    assert len(exact) == 9
+    assert all(accuracy[case] == 1 for case in exact), accuracy
+    assert all(accuracy[f"digits, {way}: stored_templates"] > 0.9 for way in ("rows", "pixels")), accuracy
+    assert {row.peer for row in rows if row.metric == "accuracy"} == {None, "paper CVX", "paper SG"}
+    axes = draw.PICTURES["witness_laws"](rows).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(
+        dict.fromkeys(c.split(": ")[0] for c in accuracy)
+    )
+
+
 def test_solver_certifies_the_peers_that_are_installed(tmp_path: Path, project_root: Path) -> None:
     command = [sys.executable, "-m", "spikeloom", "bench", "solver", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)

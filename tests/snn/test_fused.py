@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snn import fused, lif
-from snn.engine import advance, on_device, resting
+from snn.engine import advance, final_spikes, on_device, resting
 from snn.lif import State
 from snn.network import Layer
 from tests.models import small_model
 from tests.snn.cases import Case, assert_same_bits, cases, one_neuron
+from tests.snn.laws import LAWS
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,6 +139,22 @@ def test_advance_takes_codes_of_any_integer_type_and_any_slice(kind: type) -> No
     assert np.array_equal(sliced, whole)
     assert np.array_equal(np.hstack([first.active, second.active]), expected.active)
     assert (first.first, second.first) == (0, 5)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_every_law_is_stepped_in_slices_of_any_start(law: str) -> None:
+    model = small_model(witnesses={"law": LAWS[law], "seed": 2, "count": 32})
+    network = on_device(model, range(32))
+    expected = final_spikes(CODES, model.input, network)
+    membranes = np.tile(resting(network), (3, 1))
+    advance(CODES[:1, :3], 0, membranes[:1], network, model.input)
+    advance(CODES[1:, :1], 0, membranes[1:], network, model.input)
+    starts = np.array([3, 1, 1])
+    together = np.stack([CODES[row, start : start + 5] for row, start in enumerate(starts)])
+    result = advance(together, starts, membranes, network, model.input)
+    assert result.active.shape == (len(network), 7)
+    last = advance(CODES[1:, 6:], 6, membranes[1:], network, model.input)
+    assert np.array_equal(np.concatenate([result.spikes[:1], last.spikes]), expected)
 
 
 @settings(max_examples=50, deadline=None)
