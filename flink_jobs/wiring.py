@@ -23,7 +23,9 @@ from wire.connection import KafkaConnection
 
 # Of a partition at a time: a task reads partitions by turns, so that no lane waits behind megabytes of another.
 FETCH_BYTES = 256 * 1024
-LARGEST_RECORD = 64 * 2**20  # that of weights and witnesses; the brokers hold the other topics to less
+LARGEST = 8 * 2**20  # of a record, as the topics have it
+LARGEST_WEIGHTS = 64 * 2**20  # the same of `weights` and `witnesses`
+BUFFER_BYTES = 32 * 2**20  # of a producer: Kafka's default
 TRANSACTION_TIMEOUT_MS = 900_000  # the broker's default maximum: a job may be down this long without losing a commit
 
 
@@ -161,14 +163,17 @@ def _records(
     return env.from_source(built, WatermarkStrategy.no_watermarks(), topic, type_info=RECORD).uid(f"source-{topic}")
 
 
-def sink(stream: DataStream, kafka: KafkaConnection, topic: str, transactions: str | None = None) -> None:
-    """Write bytes to `topic`: exactly once in transactions named `transactions`, else at least once."""
+def sink(
+    stream: DataStream, kafka: KafkaConnection, topic: str, transactions: str | None = None, largest: int = LARGEST
+) -> None:
+    """Write bytes to `topic`, records of up to `largest`: exactly once in transactions named `transactions`, else at
+    least once."""
     schema = KafkaRecordSerializationSchema.builder().set_topic(topic)
     builder = KafkaSink.builder().set_bootstrap_servers(kafka.bootstrap)
     for key, value in kafka.java_client().items():
         builder.set_property(key, value)
-    builder.set_property("compression.type", "lz4").set_property("max.request.size", str(LARGEST_RECORD))
-    builder.set_property("buffer.memory", str(LARGEST_RECORD))
+    builder.set_property("compression.type", "lz4").set_property("max.request.size", str(largest))
+    builder.set_property("buffer.memory", str(max(largest, BUFFER_BYTES)))
     builder.set_record_serializer(schema.set_value_serialization_schema(ByteArraySchema()).build())
     builder.set_delivery_guarantee(DeliveryGuarantee.AT_LEAST_ONCE)
     if transactions:

@@ -24,7 +24,7 @@ from snn.model import parse_model
 from wire.reasons import WireError
 from wire.weights import encode_witnesses
 
-MILLION = 10**6  # a gauge is an integer
+BILLION = 10**9  # a gauge is an integer
 
 
 class RoundAverage(KeyedCoProcessFunction):
@@ -41,7 +41,7 @@ class RoundAverage(KeyedCoProcessFunction):
         self._metrics = OperatorMetrics(runtime_context, self._model.model)
         self._shown = {"weights_version": 0, "trained_samples": 0}
         for name in ("loss", "gradient_norm", "implicit_regulariser", "sharpness", "stable_sharpness"):
-            self._shown[f"{name}_millionths"] = 0
+            self._shown[f"{name}_billionths"] = 0
         for name in self._shown:
             self._metrics.gauge(name, lambda name=name: self._shown[name])  # type: ignore[misc]
         self._state = runtime_context.get_map_state(
@@ -115,7 +115,7 @@ class RoundAverage(KeyedCoProcessFunction):
         self._shown["weights_version"], self._shown["trained_samples"] = weights.version, weights.samples
         for name, value in values.items():
             if math.isfinite(value):  # else the last one stays
-                self._shown[f"{name}_millionths"] = round(MILLION * value)
+                self._shown[f"{name}_billionths"] = round(BILLION * value)
         self._metrics.count("missing_workers", training.workers - len(weights.workers))
 
     def _average(self) -> Average:

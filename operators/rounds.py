@@ -20,6 +20,7 @@ State is kept in a `Store` and never behind: records of sequences in their lanes
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,12 +85,14 @@ class Worker:
         self._pending: dict[int, Weights] = {0: Weights(0, plan.initial, None)} if self._next == 0 else {}
         for key in sorted((key for key in stored if key[0] == "w"), key=_version):
             self._pending[_version(key)] = plan.decode(stored[key])
+        self._pass_over()
         self._moments = _moments(stored.get(MOMENTS), plan)
         self._lanes = {
             lane: Lane(plan.model, Prefixed(store, f"l{lane}/"), now_ms)
             for lane in range(number, plan.model.lanes, training.workers)
         }
         self._ready = {lane: _sequences(held.complete()) for lane, held in self._lanes.items()}
+        self._looked_at: dict[int, Cohort] = {}  # of each lane the newest whole one of which the targets are known
         self._vector: Any = None  # of the newest sharpness
 
     @property
@@ -108,17 +111,20 @@ class Worker:
 
     def offer(self, piece: Slice, record: bytes, now_ms: int) -> tuple[int, int]:
         """Take what is new in a record of `sequences`; how many timesteps were duplicates, and how many whole sequences
-        were left out, because they have no target or too many wait."""
+        were left out because too many wait. Those without a target go at once."""
         lane = self._lanes[piece.lane]
         duplicates = lane.offer(piece, record, now_ms)
         left_out = 0
-        for cohort in lane.complete():
+        for cohort in takewhile(lambda one: one is not self._looked_at.get(piece.lane), reversed(lane.complete())):
             unknown = np.flatnonzero(~cohort.targets.known(len(cohort)))
             if len(unknown):
                 lane.claim(cohort, unknown, now_ms)
-        self._ready[piece.lane] = _sequences(lane.complete())
+        whole = lane.complete()
+        self._ready[piece.lane] = _sequences(whole)
+        if whole:
+            self._looked_at[piece.lane] = whole[-1]
         most = 0 if self.done else BACKLOG * self._round // len(self._lanes)
-        for cohort in reversed(lane.complete()):
+        for cohort in reversed(whole):
             if self._ready[piece.lane] <= most:
                 break
             excess = min(len(cohort), self._ready[piece.lane] - most)
@@ -142,10 +148,7 @@ class Worker:
             return
         self._pending[weights.version] = weights
         self._store.put(f"w{weights.version:x}", record)
-        for version in [known for known in self._pending if known < weights.version]:
-            follows = self._pending.get(version + 1)
-            if follows is None or self._number not in follows.workers:
-                self._forget(version)  # it was closed without this worker, which goes on with a newer one
+        self._pass_over()
 
     def train(self, now_ms: int, impatient: bool = False) -> Iterator[bytes]:
         """Take the steps of every round for which there are weights and sequences. Each lane gives its share; with
@@ -159,6 +162,14 @@ class Worker:
             self._forget(version)
             self._next = version + 1
             self._store.put(NEXT, str(self._next).encode())
+
+    def _pass_over(self) -> None:
+        """Forget versions whose round was closed without this worker: it goes on with a newer one."""
+        newest = max(self._pending, default=0)
+        for version in [known for known in self._pending if known < newest]:
+            follows = self._pending.get(version + 1)
+            if follows is None or self._number not in follows.workers:
+                self._forget(version)
 
     def _forget(self, version: int) -> None:
         del self._pending[version]

@@ -18,7 +18,7 @@ from snn.model import InputSpec
 from snn.network import Layer, Network
 
 FURTHEST = 24  # doublings at most, so that a neuron that hears next to nothing keeps a finite threshold
-HEADROOM = 0.5  # of the bound: rounding moves each of at most 2^14 weights by half a step
+HEADROOM = 0.5  # of the bound: rounding less than doubles a number, since half a step goes to 0 (ties to even)
 
 
 def on_grid(network: Network, grid: InputSpec, weight_bits: int) -> Network:

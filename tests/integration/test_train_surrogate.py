@@ -58,7 +58,7 @@ def test_the_same_weights_with_and_without_a_crash(stack: Stack, project_root: P
             eventually(lambda: len(witnesses(stack, undisturbed)) == 3, "the last witnesses")
             eventually(lambda: shown(stack, "weights_version") == ROUNDS, "the newest version as a metric")
             for name in ("loss", "gradient_norm", "implicit_regulariser", "sharpness", "stable_sharpness"):
-                assert shown(stack, f"{name}_millionths") > 0, name
+                assert shown(stack, f"{name}_billionths") > 0, name
         with job(stack, project_root, "train_surrogate", crashed):
             half = SEQUENCES // 2
             push(crashed, 0, half, block=7)

@@ -210,8 +210,10 @@ def test_a_lost_worker_does_not_stall_a_round_and_goes_on_with_the_newest_weight
     assert late.worker == 1
     for record in run.topic:
         run.workers[1].hear(record)
-    done = [pb.Round.FromString(done).version for done in run.workers[1].train(0)]
-    assert done == [3], "rounds that were closed without it are passed over"
+    again = Worker(run.plan, 1, Store(run.stores[1]), 0, 0)  # after a crash, too
+    for worker in (run.workers[1], again):
+        done = [pb.Round.FromString(done).version for done in worker.train(0)]
+        assert done == [3], "rounds that were closed without it are passed over"
 
 
 def test_weights_of_a_known_version_are_passed_over() -> None:

@@ -44,6 +44,24 @@ def cases(draw: st.DrawFn, batch: int = 20, steps: int = 12, subnetworks: int = 
     return inputs, tuple(layers)
 
 
+def random_network(seed: int, features: int, widths: list[int], count: int, recurrent: bool) -> Network:
+    """With normal weights and no ties, for what must be the same but for rounding."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.tensor(rng.normal(size=shape) / 2, dtype=torch.float32)
+
+    layers, below = [], features
+    for number, width in enumerate(widths):
+        n = count * width
+        weights = normal(below, n) if number == 0 else normal(count, below, width)
+        leak, threshold = torch.tensor(rng.choice([0.5, 0.9], n)).float(), torch.tensor(rng.uniform(0.1, 1, n)).float()
+        v = normal(count, width, width) if recurrent else None
+        layers.append(Layer(weights, normal(n), leak, threshold, v))
+        below = width
+    return tuple(layers)
+
+
 def assert_same_bits(got: RollOut, expected: RollOut) -> None:
     assert torch.equal(got.spikes, expected.spikes)
     for mine, theirs in ((got.state, expected.state), (got.active, expected.active)):

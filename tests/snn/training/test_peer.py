@@ -60,7 +60,7 @@ def test_training_is_snntorchs() -> None:
         loss = nn.functional.cross_entropy(peer(inputs[rows]), classes[rows])
         loss.backward()
         optimiser.step()
-        theirs.append(float(loss))
+        theirs.append(loss.item())
 
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-2, atol=1e-2)
     assert ours[-1] < 0.9 * ours[0]

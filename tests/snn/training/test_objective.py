@@ -11,7 +11,7 @@ from snn.training.objective import LOSSES, Head, Objective, of_model, targets_of
 from snn.training.surrogate import Surrogate
 from solver_service.losses import LOSSES as CONVEX
 from tests.models import small_model
-from tests.training.test_surrogate import random_network
+from tests.snn.cases import random_network
 
 TARGETS = {
     "squared": lambda rng, shape: rng.normal(size=shape),

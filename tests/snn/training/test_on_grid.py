@@ -9,7 +9,7 @@ from snn import fused, lif
 from snn.model import InputSpec
 from snn.network import Network
 from snn.training.on_grid import is_exact, on_grid
-from tests.training.test_surrogate import random_network
+from tests.snn.cases import random_network
 
 GRID = InputSpec(timesteps=6, features=5)
 

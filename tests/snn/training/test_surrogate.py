@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from snn import lif
-from snn.network import Layer, Network
+from snn.network import Layer
 from snn.training.surrogate import DERIVATIVES, Surrogate, roll_out
-from tests.snn.cases import Case, cases, one_neuron
+from tests.snn.cases import Case, cases, one_neuron, random_network
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
@@ -33,23 +32,6 @@ def test_spikes_are_those_of_the_definition(case: Case, name: str) -> None:
         expected = lif.roll_out(inputs, state, network, every_step).spikes
         got = roll_out(inputs, network, Surrogate(name, 2.0), every_step)  # type: ignore[arg-type]
         assert torch.equal(got.bool(), expected)
-
-
-def random_network(seed: int, features: int, widths: list[int], count: int, recurrent: bool) -> Network:
-    rng = np.random.default_rng(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.tensor(rng.normal(size=shape) / 2, dtype=torch.float32)
-
-    layers, below = [], features
-    for number, width in enumerate(widths):
-        n = count * width
-        weights = normal(below, n) if number == 0 else normal(count, below, width)
-        leak, threshold = torch.tensor(rng.choice([0.5, 0.9], n)).float(), torch.tensor(rng.uniform(0.1, 1, n)).float()
-        v = normal(count, width, width) if recurrent else None
-        layers.append(Layer(weights, normal(n), leak, threshold, v))
-        below = width
-    return tuple(layers)
 
 
 @pytest.mark.parametrize(("name", "slope"), [("fast_sigmoid", 25.0), ("arctangent", 2.0), ("sigmoid", 4.0)])
