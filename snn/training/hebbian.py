@@ -1,7 +1,7 @@
 """Emotion-driven Hebbian learning on a dense recurrent network (seed 000, entries of 7 and 8 October 2025).
 
-All m neurons lie in one vector: inputs, hidden, outputs. W[i, j] is what a spike of i adds to the membrane of j, 0 where
-there is no connection. With s[0] = u[0] = 0 and R(u) = 0 where u >= theta, else u, for t = 1..T:
+All m neurons lie in one vector: inputs, hidden, outputs. W[i, j] is what a spike of i adds to the membrane of j, 0
+where there is no connection. With s[0] = u[0] = 0 and R(u) = 0 where u >= theta, else u, for t = 1..T:
 
     v[t] = i[t] or s[t-1]
     u[t] = (1 - lambda) R(u[t-1]) + v[t] @ (W + D[t])         D: the perturbation, redrawn in every forward pass
