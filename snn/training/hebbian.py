@@ -47,7 +47,7 @@ class HebbianSpec(BaseModel):
 
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
     dense: bool = False
-    strength: float = Field(default=0.1, gt=0, description="S")
+    strength: float = Field(default=0.2, gt=0, description="S")
     perturbation: float = Field(default=1.0, ge=0, description="p: D is uniform in (-p, p)")
     leak: float = Field(default=0.5, ge=0, le=1, description="lambda")
     threshold: float = Field(default=0.5, gt=0, description="theta")
