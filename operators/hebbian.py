@@ -28,7 +28,7 @@ from operators.timers import Timers
 from snn.model import parse_model
 from snn.training.hebbian import Answers, State, answers, initial_state, learn
 from wire import messages_pb2 as pb
-from wire.codec import SCHEMA, now_us
+from wire.codec import SCHEMA, Codes, now_us
 from wire.reasons import WireError
 
 ONLY_LANE = 0
@@ -78,8 +78,7 @@ class HebbianOperator(KeyedProcessFunction):
         lane = self._current_lane(now_ms)
         self._metrics.count("duplicates", lane.offer(piece, record, now_ms))
         complete = lane.complete()
-        for cohort in complete:
-            yield from self._take(cohort)
+        yield from self._take(complete, piece.ids.tolist())
         lane.finish(complete, now_ms)
         self._settle(lane, now_ms, ctx)
 
@@ -96,25 +95,36 @@ class HebbianOperator(KeyedProcessFunction):
         if lane.live:
             self._timers.wake(ctx.timer_service(), ctx.get_current_key(), self._expire_ms)
 
-    def _take(self, cohort: Cohort) -> Iterator:
-        """Answer each sequence, then learn from it."""
-        targets = np.full(len(cohort), -1) if cohort.targets.numbers is None else cohort.targets.numbers[:, 0, 0]
-        active = np.zeros((self._model.input.timesteps, 0), np.int64)
+    def _take(self, cohorts: list[Cohort], order: list[int]) -> Iterator:
+        """Answer each sequence, then learn from it, in the order in which the record that completed them names them."""
+        whole = {sequence: entry for cohort in cohorts for sequence, entry in self._sequences(cohort)}
         state = before = self._current_state()
-        for sequence, codes, target in zip(cohort.ids.tolist(), cohort.codes, targets.tolist(), strict=True):
+        active = np.zeros((self._model.input.timesteps, len(state.weights)), np.int64)
+        for sequence in order:
+            if sequence not in whole:
+                continue
+            codes, target, sent_us = whole[sequence]
             answer = answers(codes[None], state.weights, self._spec, self._classes)
-            active = active + answer.active if active.size else answer.active
-            yield self._prediction(sequence, answer, target, state.passes, cohort.sent_us)
+            active += answer.active
+            yield self._prediction(sequence, answer, target, state.passes, sent_us)
             if target >= 0:
                 learned = learn(state, codes, target, self._spec, self._classes, int(answer.classes[0]))
                 self._metrics.count("hebbian_updates", int(not np.array_equal(learned.weights, state.weights)))
                 state = learned
                 if state.passes % self._spec.publish_every == 0:
                     yield WITNESSES, self._witnesses(state)
-        yield BRAIN_WAVES, self._wave(active, len(cohort))
+        if whole:
+            yield BRAIN_WAVES, self._wave(active, len(whole))
         if state.passes > before.passes:
             self._weights.update(to_bytes(state))
             self._learned = state
+
+    def _sequences(self, cohort: Cohort) -> Iterator[tuple[int, tuple[Codes, int, int]]]:
+        """(id, (codes [T, m], target or -1, when it was sent)) of each."""
+        numbers, codes = cohort.targets.numbers, cohort.codes
+        targets = np.full(len(cohort), -1) if numbers is None else numbers[:, 0, 0]
+        for row, (sequence, target) in enumerate(zip(cohort.ids.tolist(), targets.tolist(), strict=True)):
+            yield sequence, (codes[row], target, cohort.sent_us)
 
     def _prediction(self, sequence: int, answer: Answers, target: int, passes: int, sent_us: int) -> bytes:
         predicted, answered = int(answer.classes[0]), now_us()

@@ -150,6 +150,32 @@ def test_an_unperturbed_exploration_is_the_answer(seed: int, leak: float) -> Non
     assert (credit >= 0).all()
 
 
+def test_with_memory_the_sources_network_could_tell_parity() -> None:
+    """Weights in [0, 1), no leak, threshold 1/2: the lowest bit alone lifts "odd" over the threshold at once, all
+    others together lift "even" later. It is the credit that the source's rule lacks, not the network."""
+    weights = np.zeros((7, 7))
+    weights[1:5, 5], weights[0, 6] = 0.11, 0.6
+    codes = (np.arange(1, 32)[:, None] >> np.arange(5)) & 1
+    found = answers(np.repeat(codes[:, None], 5, axis=1), weights, HebbianSpec(leak=0, signed=False), 2)
+    assert np.array_equal(found.classes, np.arange(1, 32) % 2)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+def test_what_was_learned_is_kept(hidden: tuple[int, ...]) -> None:
+    """Numbers below 8, one-hot: all right after a while, and from then on no weight changes any more."""
+    spec = HebbianSpec(hidden=hidden, seed=3)
+    codes = np.repeat(np.eye(8)[:, None], 3, axis=1)
+    state, rng = initial_state(spec, 8, 2), np.random.default_rng(3)
+    for number in rng.integers(0, 8, 4000).tolist():
+        answered = int(answers(codes[number : number + 1], state.weights, spec, 2).classes[0])
+        state = learn(state, codes[number], number % 2, spec, 2, answered)
+        if (right := answers(codes, state.weights, spec, 2).classes == np.arange(8) % 2).all():
+            break
+    assert right.all()
+    for number in range(8):
+        assert np.array_equal(learn(state, codes[number], number % 2, spec, 2, number % 2).weights, state.weights)
+
+
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), hidden=st.lists(st.integers(1, 6), max_size=2), n=st.integers(1, 31))
 def test_without_memory_and_inhibition_more_input_never_silences(seed: int, hidden: list[int], n: int) -> None:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snn.training.time_to_accuracy import Run, time_to_accuracy
@@ -21,6 +21,7 @@ def test_by_hand() -> None:
     assert time_to_accuracy(runs[:1], 0.9) == 10  # of a deterministic run, the first time
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_beside_a_plain_loop(data: st.DataObject) -> None:
     runs = []
