@@ -143,7 +143,8 @@ def grid(report: Report, task: Task, seeds: int, limit: int) -> None:
     means, best, solved, cells = [], 0.0, 0, list(itertools.product(*GRID.values()))
     for values in cells[:2] if report.quick else cells:
         chosen = dict(zip(GRID, values, strict=True))
-        specs = [HebbianSpec(hidden=task.hidden, seed=seed, **SOURCE, **chosen) for seed in range(seeds)]
+        said = {"hidden": task.hidden} | SOURCE | chosen
+        specs = [HebbianSpec.model_validate(said | {"seed": seed}) for seed in range(seeds)]
         reached = [train(task, spec, limit).accuracy for spec in specs]
         means.append(float(np.mean([one[-1] for one in reached])))
         best = max(best, *(float(one.max()) for one in reached))
