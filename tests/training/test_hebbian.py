@@ -1,5 +1,7 @@
 """Voltages worked by hand, the rule's sign, and a run that is a function of seed and data."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,6 +86,14 @@ def test_what_the_perturbation_has_not_done_is_not_credited() -> None:
     spec = HebbianSpec(hidden=(3,), perturbation=0)
     state, inputs = initial_state(spec, 2, 2), np.ones((3, 2))
     assert np.array_equal(learn(state, inputs, 1, spec, 2, answered=0).weights, state.weights)
+
+
+def test_every_forward_pass_is_perturbed_anew() -> None:
+    spec = HebbianSpec(hidden=(3,))
+    weights, inputs = initial_state(spec, 2, 2).weights, np.ones((3, 2))
+    after = [learn(State(weights, passes), inputs, 1, spec, 2, answered=0).weights for passes in range(3)]
+    assert not any(np.array_equal(one, other) for one, other in itertools.combinations(after, 2))
+    assert np.array_equal(learn(State(weights, 1), inputs, 1, spec, 2, answered=0).weights, after[1])
 
 
 def test_silence_is_woken() -> None:
