@@ -228,12 +228,35 @@ def _witness_laws(rows: list[Row]) -> plt.Figure:
     return figure
 
 
+def _parity(rows: list[Row]) -> plt.Figure:
+    """Accuracy over numbers seen, mean over seeds, a panel for each network."""
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row.curve:
+            network, rule = row.case.split(": ")
+            curves.setdefault(network, {})[rule] = row.curve
+    rules = list(dict.fromkeys(rule for drawn in curves.values() for rule in drawn))
+    colours = {"ours": OURS, **dict(zip([rule for rule in rules if rule != "ours"], PEERS, strict=False))}
+    figure, grid = plt.subplots(1, len(curves), sharey=True, squeeze=False, layout="constrained", figsize=(11, 3.2))
+    for axes, (network, drawn) in zip(grid[0], curves.items(), strict=True):
+        for rule, points in drawn.items():
+            axes.plot(*zip(*points, strict=True), color=colours[rule], lw=2 if rule == "ours" else 1)
+        axes.set_title(network, fontsize="medium")
+        axes.set(xlabel="numbers seen", ylim=(0, 1.02))
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0, 0].set_ylabel("accuracy")
+    handles = [plt.Line2D([], [], color=colours[rule], label=rule) for rule in rules]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+    return figure
+
+
 PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "roll_out": _roll_out,
     "latency": _latency,
     "live_sequences": _live_sequences,
     "solver": _solver,
     "witness_laws": _witness_laws,
+    "parity": _parity,
 }
 
 if __name__ == "__main__":

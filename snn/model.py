@@ -25,6 +25,7 @@ from pydantic import (
 
 from snn.laws import Law
 from snn.network import Network
+from snn.training.hebbian import HebbianSpec
 from snn.training.spec import TrainingSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -212,7 +213,39 @@ class ModelSpec(Strict):
     training: TrainingSpec | None = Field(
         default=None, description="by surrogate gradients, with flink_jobs/train_surrogate"
     )
+    hebbian: HebbianSpec | None = Field(default=None, description="a network that learns online, beside the readout")
     lanes: int = Field(default=16, ge=1, le=32768)
+
+    @model_validator(mode="after")
+    def _one_after_another(self) -> "ModelSpec":
+        if self.hebbian is None:
+            return self
+        grid, heads = self.input, self.readout.all_heads
+        if (*grid.codes, grid.bits, grid.end_pulse) != (0, 1, 0, False):
+            raise ValueError(
+                "hebbian learning reads spikes: expected input with low: 0, high: 1, bits: 0 and no end_pulse, got "
+                f"low={grid.low:g}, high={grid.high:g}, bits={grid.bits}, end_pulse={grid.end_pulse}"
+            )
+        if len(heads) != 1 or heads[0].loss == "logistic" or self.readout.every_step:
+            raise ValueError(
+                "hebbian learning answers a sequence with one of its classes: expected one head with loss: squared or "
+                "multinomial, target: class and no every_step"
+            )
+        if self.lanes != 1:
+            raise ValueError(
+                "hebbian learning takes one sequence after another, in the order of Kafka: expected lanes: 1, "
+                f"got {self.lanes}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Models without a section keep the digest they had before there was one."""
+        fields = serialise(self)
+        for name in ("training", "hebbian"):
+            if getattr(self, name) is None:
+                del fields[name]
+        return fields
 
     @model_validator(mode="after")
     def _exact(self) -> "ModelSpec":
@@ -246,14 +279,6 @@ class ModelSpec(Strict):
                 "raise lanes or lower training.workers"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Models without training keep the digest they had before there was any."""
-        fields = serialise(self)
-        if self.training is None:
-            del fields["training"]
-        return fields
 
     @property
     def changing(self) -> bool:

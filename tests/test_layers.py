@@ -38,14 +38,15 @@ def imports(path: Path) -> set[str]:
 
 def test_a_specification_costs_no_torch() -> None:
     """Submitting a job and running the solver need no tensors; importing torch takes seconds and 600 MB."""
-    jobs = "flink_jobs.roll_out, flink_jobs.predict, flink_jobs.gram"
+    jobs = "flink_jobs.roll_out, flink_jobs.predict, flink_jobs.gram, flink_jobs.train_hebbian"
     code = f"import sys, {jobs}, solver_service.service; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_operators_load_numba_themselves() -> None:
     """Flink's worker imports an operator's file before the operator can prepare the import (operators/worker.py)."""
-    code = "import sys, operators.roll_out, operators.predict, operators.gram; assert 'numba' not in sys.modules"
+    operators = "operators.roll_out, operators.predict, operators.gram, operators.hebbian"
+    code = f"import sys, {operators}; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,1 +1,2 @@
-"""Training by surrogate gradients: pure functions on one vector of parameters. Torch is imported where it is needed."""
+"""Training by other means than a convex readout: surrogate gradients and emotion-driven Hebbian learning, as pure
+functions. Torch is imported where it is needed."""

@@ -107,6 +107,21 @@ def test_gram_says_from_which_rate_sums_pay(tmp_path: Path, project_root: Path) 
     assert ours["rows that a task of the job sums"] > 0
 
 
+def test_parity_measures_every_rule_and_draws(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "parity", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = draw.read(tmp_path / "parity.json")
+    cases = {row.case for row in rows}
+    networks = ("5-2, one-hot", "5-8-2, binary", "6-8-2, binary and a constant", "32-8-2, one-hot")
+    assert {f"{network}: {rule}" for network in networks for rule in ("ours", "the source's")} <= cases
+    assert {"5-8-2, binary: ours, weights not signed", "32-8-2, one-hot: ours, weights not signed"} <= cases
+    assert all(0 <= row.ours <= 1 for row in rows if "accuracy" in row.metric)
+    assert max(row.ours for row in rows if row.metric == "largest relative gap") <= 1e-6
+    figure = draw.PICTURES["parity"](rows)
+    assert [axes.get_title() for axes in figure.axes] == list(networks)
+
+
 def test_a_name_that_is_no_benchmark_is_refused_with_the_names_that_are(project_root: Path) -> None:
     command = [sys.executable, "-m", "spikeloom", "bench", "nothing"]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)

@@ -28,6 +28,10 @@ def test_xor_and_parity() -> None:
     running = running_parity(64, 9, 1)
     assert (running.targets[:, :, 0] == running.inputs[:, :, 0].cumsum(axis=1) % 2).all()
     assert (parity(32).inputs[:, 0].argmax(axis=1) % 2 == parity(32).targets).all()
+    binary = parity(32, timesteps=3, coding="binary")
+    assert binary.inputs.shape == (32, 3, 5)
+    assert (binary.inputs @ 2 ** np.arange(5) == np.arange(32)[:, None]).all()
+    assert (binary.inputs[:, 0, 0] == binary.targets).all(), "the lowest bit alone decides"
 
 
 def test_seeds_differ_and_repeat() -> None:

@@ -16,6 +16,8 @@ from tests.models import small_model
 from tests.snn.laws import LAWS
 
 GAUSSIAN = {"law": {"name": "gaussian"}, "count": 64}
+SPIKES = {"timesteps": 3, "features": 5, "bits": 0}
+LOGISTIC = {"outputs": 1, "loss": "logistic"}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,12 @@ GAUSSIAN = {"law": {"name": "gaussian"}, "count": 64}
         ({"readout": {"heads": [{"name": "a", "outputs": 3}, {"name": "b"}]}}, ["heads.1", "outputs >= 2, got 1"]),
         ({"readout": {"heads": [{"name": n, "outputs": 3} for n in "ab"], "outputs": 5}}, ["6 in all", "outputs: 5"]),
         ({"readout": {"outputs": 10, "loss": "heads"}}, ["needs `heads`"]),
+        ({"hebbian": {}, "lanes": 1}, ["reads spikes", "bits=4, end_pulse=True"]),
+        ({"hebbian": {}, "input": SPIKES, "witnesses": GAUSSIAN}, ["lanes: 1, got 4"]),
+        (
+            {"hebbian": {}, "input": SPIKES, "witnesses": GAUSSIAN, "readout": {"outputs": 1, "loss": "logistic"}},
+            ["one head"],
+        ),
         ({"input": {"timesteps": 8, "features": 4, "bits": 4, "end_pulse": True}}, ["field_max <= input.features = 4"]),
     ],
 )

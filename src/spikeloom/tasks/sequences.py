@@ -4,6 +4,8 @@ Each function gives `Data` that is a pure function of its arguments; different s
 are classes: [N] of the whole sequence, or [N, T, H] at every timestep, one column for each of H heads.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from spikeloom.data import Data
@@ -42,6 +44,9 @@ def addition(count: int, base: int, timesteps: int, seed: int, carry_input: bool
     return Data(inputs if carry_input else inputs[:, :, :2], targets)
 
 
-def parity(numbers: int) -> Data:
-    """The numbers 0 .. numbers-1 as one-hot rows, inputs [numbers, 1, numbers]; the class is the number's parity."""
-    return Data(np.eye(numbers)[:, None], np.arange(numbers) % 2)
+def parity(numbers: int, timesteps: int = 1, coding: Literal["one-hot", "binary"] = "one-hot") -> Data:
+    """The numbers 0 .. numbers-1, the same input for `timesteps`; the class is the number's parity. inputs: one-hot
+    rows [numbers, T, numbers], or bits [numbers, T, bits], the lowest first: then 0 is silence."""
+    every = np.arange(numbers)
+    codes = np.eye(numbers) if coding == "one-hot" else (every[:, None] >> np.arange((numbers - 1).bit_length())) & 1
+    return Data(np.repeat(codes[:, None].astype(np.float64), timesteps, axis=1), every % 2)
