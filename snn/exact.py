@@ -107,22 +107,24 @@ class _Cone(NamedTuple):
     def split(self, row: Row) -> tuple["_Cone | None", "_Cone | None"]:
         """The parts where row . q < 0 and >= 0, None where there is no such q."""
         values = [sum(map(mul, row, vertex)) for vertex in self.vertices]
-        bit, edges = 1 << self.cuts, []
-        for (i, above), (j, below) in product(enumerate(values), enumerate(values)):
-            if below < 0 < above and self._adjacent(i, j):
-                point = [above * b - below * a for a, b in zip(self.vertices[i], self.vertices[j], strict=True)]
+        bit = 1 << self.cuts
+        below, at, above = ([k for k, value in enumerate(values) if _sign(value) == sign] for sign in (-1, 0, 1))
+        face = [(self.vertices[k], self.on[k] | bit) for k in at]
+        for i, j in product(above, below):
+            if self._adjacent(i, j):
+                ends = zip(self.vertices[i], self.vertices[j], strict=True)
+                point = [values[i] * low - values[j] * high for high, low in ends]
                 common = gcd(*point)
-                edges.append((tuple(part // common for part in point), self.on[i] & self.on[j] | bit))
-        parts = []
-        for sign in (-1, 1):
-            kept = [
-                (vertex, on if value else on | bit)
-                for vertex, on, value in zip(self.vertices, self.on, values, strict=True)
-                if sign * value >= 0
-            ] + edges
-            closed = _Cone(*zip(*kept, strict=True), self.open | (bit if sign < 0 else 0), self.cuts + 1)
-            parts.append(None if closed.thin & closed.open else closed)
-        return parts[0], parts[1]
+                face.append((tuple(part // common for part in point), self.on[i] & self.on[j] | bit))
+        silent = self._part(below, face, bit) if below else None
+        return silent, self._part(above, face, 0)
+
+    def _part(self, side: list[int], face: list[tuple[Row, int]], open_: int) -> "_Cone | None":
+        """The vertices of one side and those of the cut, None where they leave the open side of a hyperplane."""
+        kept = [(self.vertices[k], self.on[k]) for k in side] + face
+        vertices, on = zip(*kept, strict=True)
+        part = _Cone(vertices, on, self.open | open_, self.cuts + 1)
+        return None if part.thin & part.open else part
 
     def _adjacent(self, i: int, j: int) -> bool:
         """No third vertex lies on all hyperplanes that both lie on."""
@@ -145,6 +147,10 @@ def _everything(dimensions: int) -> _Cone:
     below, _ = whole.split((0,) * (dimensions - 1) + (-1,))
     assert below is not None
     return below
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
 
 
 class _Witness(NamedTuple):
