@@ -26,8 +26,9 @@ from spikeloom import PROJECT_ROOT
 from spikeloom.client import Client
 from spikeloom.local import FlinkSettings, Stack
 from spikeloom.tasks import load_task
-from wire.codec import Slice, Targets, encode_slice, now_us
+from wire.codec import Slice, encode_slice, now_us
 from wire.connection import KafkaConnection
+from wire.targets import Targets
 
 BLOCK_BYTES = 256 * 1024  # of inputs in a record, as the client has it
 BURST_GAP_S = 0.5  # records of one checkpoint become readable together; checkpoints are seconds apart
@@ -99,7 +100,7 @@ def records(
         lane, first = number % lanes, number // lanes * block
         ids = (lane + lanes * np.arange(first, first + block)).astype(np.uint64)
         chosen = codes[np.arange(number * block, (number + 1) * block) % len(codes)]
-        targets = Targets(classes=(np.arange(block) % 10).astype(np.int32))
+        targets = Targets.final((np.arange(block) % 10).astype(np.int32))
         for start in range(0, timesteps, steps or timesteps):
             piece = chosen[:, start : start + (steps or timesteps)]
             yield lane, encode_slice(spec, Slice(lane, ids, start, piece, targets, now_us()))

@@ -18,7 +18,7 @@ from operators.gram import EMIT_MS, GROUPS
 from operators.meeting import Meeting
 from snn.bits import BitMatrix
 from snn.model import ModelSpec
-from snn.readout import encode_targets
+from snn.readout import rows_of
 from snn.sums import of_rows
 from solver_service.dictionary import COUNT_ROWS
 from solver_service.sums_trainer import SumsTrainer
@@ -95,10 +95,10 @@ def summed(spec: ModelSpec, records: list[bytes]) -> list[bytes]:
     whole = meeting.take()
     assert whole is not None
     assert len(whole.ids) <= MOST_SUMMED
-    assert whole.targets.classes is not None
-    spikes = BitMatrix.from_rows(whole.bits)
-    sums = of_rows(spikes, whole.ids, encode_targets(whole.targets.classes, spec.readout))
-    return list(encode_sums(spec, whole.ids, 1, sums, spikes.gram()))
+    assert whole.targets.numbers is not None
+    rows = rows_of(whole.ids, whole.bits, whole.targets.numbers, spec.readout)
+    spikes = BitMatrix.from_rows(rows.bits)
+    return list(encode_sums(spec, whole.ids, 1, of_rows(spikes, rows.ids, rows.targets), spikes.gram()))
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ from snn.model import ModelSpec, parse_model
 from spikeloom.client import LanePartitioner
 from spikeloom.local import Stack
 from wire import messages_pb2 as pb
-from wire.codec import Slice, Targets, encode_readout, encode_slice
+from wire.codec import Slice, encode_readout, encode_slice
 from wire.connection import KafkaConnection
+from wire.targets import Targets
 
 SUPPORT = 500
 LOADS = (0.1, 0.5, 0.9)

@@ -24,7 +24,8 @@ from bench.harness import Report
 from snn.model import ModelSpec
 from spikeloom.local import FlinkSettings
 from wire import messages_pb2 as pb
-from wire.codec import Slice, Targets, encode_slice, now_us
+from wire.codec import Slice, encode_slice, now_us
+from wire.targets import Targets
 
 TIMESTEPS, FEATURES, NEURONS = 1000, 28, 1000
 BLOCK = 64  # sequences in a record

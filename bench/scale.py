@@ -32,7 +32,8 @@ from bench.harness import Report
 from snn.model import ModelSpec
 from solver_service import columns as solver_columns
 from solver_service.trainer import Trainer
-from wire.codec import Columns, Targets, encode_columns
+from wire.codec import Columns, encode_columns
+from wire.targets import Targets
 
 FEATURES = 28
 NETWORK_BYTES_PER_S = 1e9
@@ -141,10 +142,10 @@ def solver_rates(spec: ModelSpec, block: int) -> tuple[float, float]:
     """Sequences a second that one core reads into the solver's dictionary, and takes into its inner products, too."""
     draw = np.random.default_rng(0)
     bits = draw.integers(0, 256, (block, spec.witnesses.count // 8), dtype=np.uint8)
-    targets = Targets(classes=np.zeros(block, np.int32))
+    targets = Targets.final(np.zeros(block, np.int32))
     trainer, products = Trainer(spec), solver_columns.Columns(spec.witnesses.count, spec.readout.outputs)
     records = [
-        encode_columns(spec, Columns.of(0, 0, list(range(first, first + block)), bits, targets))
+        encode_columns(spec, Columns.final(0, 0, np.arange(first, first + block, dtype=np.uint64), bits, targets))
         for first in range(0, SOLVER_BLOCKS * block, block)
     ]
     begun = time.perf_counter()

@@ -24,12 +24,13 @@ from bench import harness
 from bench.harness import BenchError, Report
 from snn.bits import Bits
 from snn.model import ModelSpec, parse_model
+from snn.readout import Rows
 from solver_service.columns import COUNTED, Columns
-from solver_service.dictionary import Rows
 from solver_service.solvers import solve
 from solver_service.trainer import Trainer
 from wire.codec import Columns as Record
-from wire.codec import Targets, encode_columns
+from wire.codec import encode_columns
+from wire.targets import Targets
 
 FEATURES, C = 28, 10
 NEW = 10_000  # rows of a turn: the service's `every_rows`
@@ -120,7 +121,7 @@ class Stream:
     def record(self) -> Record:
         ids = np.arange(self.rows, self.rows + BLOCK, dtype=np.uint64)
         bits, classes = self.block()
-        return Record(0, 0, ids, bits, Targets(classes=classes))
+        return Record.final(0, 0, ids, bits, Targets.final(classes))
 
 
 def model(size: Size) -> ModelSpec:

@@ -30,7 +30,7 @@ from operators.meeting import Meeting, Whole
 from operators.metrics import OperatorMetrics
 from operators.timers import Timers
 from snn.model import ModelSpec, parse_model
-from snn.readout import encode_targets
+from snn.readout import rows_of
 from snn.sums import of_rows
 from wire.codec import Columns, columns_ids, decode_columns, encode_sums
 from wire.reasons import Reason, WireError
@@ -44,8 +44,9 @@ def groups_of(model: ModelSpec, wanted: int | None) -> int:
     the readout cannot be had from sums."""
     if model.readout.needs_rows:
         raise ValueError(
-            f"model {model.model}: expected loss: squared and relative_beta: a number, without window, half_life and "
-            "class_weight, for which sums are enough. Leave this model to the solver service, which reads its rows"
+            f"model {model.model}: expected loss: squared and relative_beta: a number, without window, half_life, "
+            "class_weight and every_step, for which sums are enough. Leave this model to the solver service, which "
+            "reads its rows"
         )
     groups = wanted or math.gcd(GROUPS, model.lanes)
     if groups < 1 or model.lanes % groups:
@@ -119,10 +120,10 @@ class GramOperator(KeyedProcessFunction):
         return columns
 
     def _sums(self, whole: Whole) -> Iterator[bytes]:
-        spikes = self._matrix.from_rows(whole.bits)
-        targets = whole.targets.classes if whole.targets.values is None else whole.targets.values
-        assert targets is not None  # decode_columns refuses samples without a target
-        sums = of_rows(spikes, whole.ids, encode_targets(targets, self._model.readout))
+        assert whole.targets.numbers is not None  # decode_columns refuses samples without a target
+        rows = rows_of(whole.ids, whole.bits, whole.targets.numbers, self._model.readout)
+        spikes = self._matrix.from_rows(rows.bits)
+        sums = of_rows(spikes, rows.ids, rows.targets)
         self._metrics.count("summed_samples", len(whole.ids))
         yield from encode_sums(self._model, whole.ids, self._groups, sums, spikes.gram())
 

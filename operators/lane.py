@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from operators import state_pb2 as pb
 from snn.model import ModelSpec
-from wire.codec import Codes, Slice, Targets, decode_slice
+from wire import targets as targets_of
+from wire.codec import Codes, Slice, decode_slice
 from wire.idset import Ids, IdSet
+from wire.targets import Targets
 
 REMEMBER_MS = 24 * 3600 * 1000  # finished ids are known for one to two days, Kafka's usual span of re-sends
 CHUNK_BITS = 16  # finished ids are stored in chunks of this many bits: a client that counts up rewrites one
@@ -36,6 +38,18 @@ class Store(Protocol):
     def put(self, key: str, value: bytes) -> None: ...
     def remove(self, key: str) -> None: ...
     def items(self) -> Iterable[tuple[str, bytes]]: ...
+
+
+class Answered(NamedTuple):
+    """What has been answered at every step: the first `steps` timesteps, which led to `membranes` [B, n] in the network
+    of the readout `version`. It is not stored: the records tell it again."""
+
+    version: int
+    steps: int
+    membranes: Membranes
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Answered":
+        return self._replace(membranes=self.membranes[rows])
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +73,7 @@ class Cohort:
     sent_us: int = 0
     entries: list[str] = field(default_factory=list)
     logged: int = 0
+    answered: Answered | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,6 +97,7 @@ class Cohort:
             self.sent_us,
             list(self.entries),
             self.logged,
+            None if self.answered is None else self.answered.take(rows),
         )
 
 
@@ -98,7 +114,7 @@ class Lane:
         one in `finished_every_ms`: a crash may then forget some, which will do where an answer may be given twice."""
         self._model, self._store = model, store
         self._finished_every_ms, self._finished_stored_ms = finished_every_ms, now_ms
-        self._timesteps = model.input.timesteps
+        self._timesteps, self._every_step = model.input.timesteps, model.readout.every_step
         self._cohort_of: dict[int, Cohort] = {}
         self._pending: dict[Cohort, None] = {}  # those with codes that wait
         self._complete: dict[Cohort, None] = {}  # those with all timesteps
@@ -208,7 +224,7 @@ class Lane:
             targets = piece.targets if rows is None else piece.targets.take(rows)
             before = cohort.logged
             duplicates += self._place(cohort, piece.start, codes)
-            news = cohort.targets.merge(targets)
+            news = cohort.targets.merge(targets, piece.start if self._every_step else 0)
             if cohort.logged > before or news is not cohort.targets:
                 cohort.targets = news
                 cohort.entries.append(key)
@@ -241,7 +257,7 @@ class Lane:
             yield cohort, np.array([order[sequence] for sequence in cohort.ids.tolist()])
 
     def _new(self, ids: Ids) -> Cohort:
-        cohort = Cohort(ids, Targets.none(len(ids), self._model.readout))
+        cohort = Cohort(ids, Targets.none(len(ids), self._model))
         self._cohort_of.update(dict.fromkeys(ids.tolist(), cohort))
         return cohort
 
@@ -249,7 +265,7 @@ class Lane:
         """Take `rows` out of `cohort`, which keeps the others."""
         part = cohort.take(rows)
         rest = cohort.take(np.setdiff1d(np.arange(len(cohort)), rows))
-        for name in ("ids", "targets", "membranes", "waiting", "early"):
+        for name in ("ids", "targets", "membranes", "waiting", "early", "answered"):
             setattr(cohort, name, getattr(rest, name))
         self._cohort_of.update(dict.fromkeys(part.ids.tolist(), part))
         for key in part.entries:
@@ -368,7 +384,8 @@ class Lane:
         if known.all():
             return
         batch, features = len(ids), self._model.input.features
-        whole = Cohort(ids, Targets.of_bytes(batch, self._model.readout, snapshot.classes, snapshot.values))
+        readout, steps = self._model.readout, self._model.target_steps
+        whole = Cohort(ids, targets_of.of_bytes(batch, steps, readout, snapshot.classes, snapshot.values))
         whole.next = whole.stepped = snapshot.stepped
         if snapshot.membranes:
             whole.membranes = np.frombuffer(snapshot.membranes, np.float32).reshape(batch, -1)

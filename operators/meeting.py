@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from operators.lane import CHUNK_BITS, Store
 from snn.model import ModelSpec
-from wire.codec import MOST_SUMMED, Columns, Targets, decode_columns
+from wire.codec import MOST_SUMMED, Columns, decode_columns
 from wire.idset import Ids, IdSet
+from wire.targets import Targets
 
 
 class Whole(NamedTuple):
-    """Samples of which every shard has come: ids [N], rising; bits [N, P/8]; targets."""
+    """Samples of which every shard has come: ids [N], rising; bits [N, S, P/8]; targets."""
 
     ids: Ids
     bits: npt.NDArray[np.uint8]
@@ -85,7 +86,7 @@ class Meeting:
         self._release()
         # Where whole samples ran out, shards lag behind each other: no use in looking again at every record.
         self._enough = MOST_SUMMED + (min(self._waiting) if len(whole) < MOST_SUMMED else 0)
-        return Whole(whole, np.concatenate(bits, axis=1), targets)
+        return Whole(whole, np.concatenate(bits, axis=2), targets)
 
     def _keep(self, key: str, columns: Columns) -> None:
         self._pieces[columns.shard].append(Piece(key, columns))
@@ -132,9 +133,7 @@ def _part(columns: Columns, rows: npt.NDArray[np.bool_]) -> Columns:
 
 
 def _joined(targets: list[Targets]) -> Targets:
-    if targets[0].classes is not None:
-        return Targets(classes=np.concatenate([one.classes for one in targets]))  # type: ignore[misc]
-    return Targets(values=np.concatenate([one.values for one in targets]))  # type: ignore[misc]
+    return Targets(np.concatenate([one.numbers for one in targets]))  # type: ignore[misc]
 
 
 def _number(key: str) -> int:

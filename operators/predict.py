@@ -3,13 +3,18 @@
 Keyed by lane; readouts are broadcast. A sequence's records wait in Flink state until its last timestep is there and
 are then rolled out at once with the readout of that moment: a new readout takes over between two answers, whatever
 sequences are under way. Sequences that are complete before the first readout wait for it.
+
+Where the model answers at every step, a timestep is answered as soon as it has come, by membranes that are kept in
+memory as long as the readout stays. When another takes over, or after a restart, they are made again from the records,
+which wait in state all the same; a restart then answers the timesteps of unfinished sequences once more.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pyflink.common import Types
 from pyflink.datastream import KeyedBroadcastProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor
@@ -18,7 +23,7 @@ from operators import worker
 from operators.expiry import expire
 from operators.intake import read, refuse
 from operators.keys import flink_keys
-from operators.lane import Cohort, Lane
+from operators.lane import Answered, Cohort, Lane, Membranes
 from operators.metrics import OperatorMetrics
 from operators.timers import Timers
 from snn.model import parse_model
@@ -35,13 +40,16 @@ READOUTS = MapStateDescriptor("readouts", Types.STRING(), Types.PICKLED_BYTE_ARR
 FINISHED_EVERY_MS = 1000
 RETRY_MS = 200  # how soon a complete sequence asks again for the first readout
 
+Classes = npt.NDArray[np.int32]
+
 
 class Current(NamedTuple):
-    """A readout ready to answer with."""
+    """A readout ready to answer with. resting: [n] membranes of its network before the first timestep."""
 
     version: int
     readout: Readout
     network: Network
+    resting: Membranes
     trained_on: IdSet
 
 
@@ -126,12 +134,13 @@ class PredictOperator(KeyedBroadcastProcessFunction):
     def _answer(
         self, lane: Lane, key: int, now_ms: int, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext
     ) -> Iterator[bytes]:
-        """Answer what is complete, bring Flink state up to date, and come back later for what is not."""
+        """Answer what can be answered, bring Flink state up to date, and come back later for the rest."""
         complete = lane.complete()
         current = self._newest(ctx)
-        if complete and current is not None:
-            for cohort in complete:
-                yield from self._predict(cohort, current)
+        if current is not None:
+            for cohort in lane.pending() if self._model.readout.every_step else complete:
+                if cohort.answered is None or cohort.answered.steps < cohort.next:
+                    yield from self._predict(cohort, current)
             lane.finish(complete, now_ms)
         lane.save(now_ms)
         self._metrics.live(self._lane_number[key], lane.live)
@@ -141,31 +150,56 @@ class PredictOperator(KeyedBroadcastProcessFunction):
 
     def _predict(self, cohort: Cohort, current: Current) -> Iterator[bytes]:
         model = self._model
-        spikes = self._engine.final_spikes(cohort.codes, model.input, current.network)
+        spikes = self._spikes(cohort, current)
         scores = current.readout.scores(spikes)
-        classes = predicted_classes(scores) if model.readout.target == "class" else np.full(len(cohort), -1)
+        rows = scores.shape[1]
+        start = cohort.next - rows
+        classes = predicted_classes(scores, model.readout)
+        targets = np.full(classes.shape, -1, np.int32)
+        if cohort.targets.numbers is not None and model.readout.target == "class":
+            first = start if model.readout.every_step else 0
+            targets = cohort.targets.numbers[:, first : first + rows]
         in_training = current.trained_on.contains(cohort.ids)
-        targets = np.full(len(cohort), -1) if cohort.targets.classes is None else cohort.targets.classes
         answered = now_us()
-        self._metrics.count("predictions", len(cohort))
-        self._metrics.latency((answered - cohort.sent_us) / 1000, len(cohort))
-        fresh = (targets >= 0) & ~in_training
-        self._metrics.count("test_then_train_sequences", np.count_nonzero(fresh))
-        self._metrics.count("test_then_train_correct", np.count_nonzero(fresh & (classes == targets)))
-        rows: Iterable = zip(cohort.ids.tolist(), scores, classes, in_training, targets.tolist(), strict=True)
-        for sequence, score, predicted, trained, target in rows:
+        self._count(cohort, classes, targets, in_training, answered)
+        for at, sequence in enumerate(cohort.ids.tolist()):
             yield pb.Prediction(
                 schema=SCHEMA,
                 model=model.model,
                 id=sequence,
                 readout_version=current.version,
-                scores=score.tobytes(),
-                predicted_class=int(predicted),
-                target_class=target,
-                in_training=bool(trained),
+                start=start,
+                scores=scores[at].tobytes(),
+                predicted_classes=classes[at].ravel().tolist(),
+                target_classes=targets[at].ravel().tolist(),
+                in_training=bool(in_training[at]),
                 sent_us=cohort.sent_us,
                 answered_us=answered,
             ).SerializeToString()
+
+    def _spikes(self, cohort: Cohort, current: Current) -> npt.NDArray[np.bool_]:
+        """[B, k, S] of the support at the timesteps that are to be answered, the last ones that have come."""
+        grid = self._model.input
+        if not self._model.readout.every_step:
+            return self._engine.final_spikes(cohort.codes, grid, current.network)[:, None]
+        last = cohort.answered
+        done = 0 if last is None else last.steps
+        if last is None or last.version != current.version:
+            last = Answered(current.version, 0, np.repeat(current.resting[None], len(cohort), axis=0))
+        codes = cohort.codes[:, last.steps :]
+        result = self._engine.advance(codes, last.steps, last.membranes, current.network, grid, every_step=True)
+        cohort.answered = last._replace(steps=cohort.next)
+        return result.spikes[:, done - last.steps :]
+
+    def _count(
+        self, cohort: Cohort, classes: Classes, targets: Classes, in_training: npt.NDArray[np.bool_], answered_us: int
+    ) -> None:
+        """An answer counts for test-then-train accuracy if it has a target that its readout has not seen."""
+        self._metrics.count("predictions", len(cohort))
+        self._metrics.latency((answered_us - cohort.sent_us) / 1000, len(cohort))
+        fresh = (targets >= 0).all(axis=2) & ~in_training[:, None] & bool(targets.shape[2])
+        self._metrics.count("test_then_train_sequences", np.count_nonzero(fresh))
+        self._metrics.count("test_then_train_correct", np.count_nonzero(fresh & (classes == targets).all(axis=2)))
 
     def _newest(self, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Current | None:
         if self._current is not None:
@@ -183,7 +217,8 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         )
         network = self._engine.on_device(self._model, support)
         spans = IdSet((span.first, span.last) for span in message.trained_on)
-        self._current, self._version = Current(message.version, readout, network, spans), message.version
+        self._current = Current(message.version, readout, network, self._engine.resting(network), spans)
+        self._version = message.version
         return self._current
 
     def _refuse_unfit(self, offered: pb.Readout) -> None:

@@ -2,7 +2,8 @@
 
 Keyed by (lane, shard). However a sequence was cut, its spikes are those of one undivided roll-out. Complete sequences
 are stepped as soon as there are enough to be worth it, the others when they have waited for LINGER_MS: so a stream of
-single timesteps is stepped in batches, over sequences and over time.
+single timesteps is stepped in batches, over sequences and over time. Of a model that learns at every step, complete
+sequences alone are stepped: their spikes leave together, and need not be kept meanwhile.
 """
 
 import json
@@ -31,7 +32,8 @@ from wire.reasons import WireError
 
 LINGER_MS = 200  # columns wait for a checkpoint of seconds anyway, and a brain wave is looked at once a second
 ENOUGH = 2**21  # neuron-steps: more than a millisecond of one core, against some 100 us to call it and emit its output
-MEMBRANE_BYTES = 64 * 2**20  # of a batch; more rows are stepped in several
+BATCH_BYTES = 64 * 2**20  # of membranes and spikes; more sequences are stepped in several batches
+RECORD_BYTES = 2**21  # of spike columns in a record; more sequences go into several
 
 
 class RollOutOperator(KeyedProcessFunction):
@@ -81,7 +83,7 @@ class RollOutOperator(KeyedProcessFunction):
         self._metrics.defer()
         key = ctx.get_current_key()
         lane = self._lane(key, timestamp)
-        yield from self._step(lane, key, lane.pending(), timestamp)
+        yield from self._step(lane, key, self._ready(lane), timestamp)
         if timestamp % self._expire_ms == 0:
             yield from self._expire(lane, key, timestamp)
         self._settle(lane, key, timestamp, ctx)
@@ -98,17 +100,21 @@ class RollOutOperator(KeyedProcessFunction):
         lane_number, shard = self._place[key]
         if shard == 0:
             self._metrics.live(lane_number, lane.live)
-        if lane.pending():
+        if self._ready(lane):
             self._timers.wake(ctx.timer_service(), key, LINGER_MS)
         if lane.live:
             self._timers.wake(ctx.timer_service(), key, self._expire_ms)
+
+    def _ready(self, lane: Lane) -> list[Cohort]:
+        """What may be stepped."""
+        return lane.complete() if self._model.readout.every_step else lane.pending()
 
     def _step(self, lane: Lane, key: int, cohorts: list[Cohort], now_ms: int) -> Iterator:
         """Step all that waits in `cohorts`, those with equally many timesteps together."""
         alike: dict[int, list[Cohort]] = {}
         for cohort in cohorts:
             alike.setdefault(cohort.next - cohort.stepped, []).append(cohort)
-        most = max(1, MEMBRANE_BYTES // (4 * self._neurons(self._place[key][1])))
+        most = max(1, BATCH_BYTES // self._sequence_bytes(self._place[key][1]))
         for group in alike.values():
             batch, rows = [group[0]], len(group[0])
             for cohort in group[1:]:
@@ -129,7 +135,9 @@ class RollOutOperator(KeyedProcessFunction):
         parts = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
         for cohort, rows in zip(cohorts, parts, strict=True):
             membranes[rows] = self._resting[shard] if cohort.membranes is None else cohort.membranes
-        result = self._engine.advance(codes, starts, membranes, network, model.input)
+        every_step = model.readout.every_step
+        result = self._engine.advance(codes, starts, membranes, network, model.input, every_step)
+        spikes = result.spikes if every_step else result.spikes[:, None]
         yield BRAIN_WAVES, self._wave(lane_number, shard, starts, codes.shape[1], network, result)
 
         done = [(cohort, rows) for cohort, rows in zip(cohorts, parts, strict=True) if cohort.next == self._timesteps]
@@ -137,16 +145,19 @@ class RollOutOperator(KeyedProcessFunction):
             if cohort.next < self._timesteps:
                 lane.stepped(cohort, membranes[rows] if len(cohorts) == 1 else membranes[rows].copy())
         for cohort, rows in done:
-            known = cohort.targets.known(len(cohort))
-            if known.any():
-                bits = pack(result.spikes[rows][known])
-                witness = model.witnesses.shard(shard).start
-                columns = Columns(shard, witness, cohort.ids[known], bits, cohort.targets.take(known))
-                yield encode_columns(model, columns)
+            yield from self._columns(shard, cohort, spikes[rows])
         lane.finish([cohort for cohort, _ in done], now_ms)
         if shard == 0:
             self._metrics.count("steps", codes.shape[0] * codes.shape[1])
             self._metrics.count("sequences", sum(len(cohort) for cohort, _ in done))
+
+    def _columns(self, shard: int, cohort: Cohort, spikes: npt.NDArray[np.bool_]) -> Iterator[bytes]:
+        """Records of the sequences of a cohort that have a target, of whose spikes [B, S, P]."""
+        known = np.flatnonzero(cohort.targets.known(len(cohort)))
+        first, most = self._model.witnesses.shard(shard).start, max(1, 8 * RECORD_BYTES // spikes[0].size)
+        for rows in (known[begin : begin + most] for begin in range(0, len(known), most)):
+            columns = Columns(shard, first, cohort.ids[rows], pack(spikes[rows]), cohort.targets.take(rows))
+            yield encode_columns(self._model, columns)
 
     def _wave(
         self, lane: int, shard: int, starts: npt.NDArray[np.int64], steps: int, network: Network, result: Any
@@ -174,6 +185,10 @@ class RollOutOperator(KeyedProcessFunction):
             self._networks[shard] = self._engine.on_device(self._model, self._model.witnesses.shard(shard))
             self._resting[shard] = self._engine.resting(self._networks[shard])
         return self._networks[shard]
+
+    def _sequence_bytes(self, shard: int) -> int:
+        """Of membranes, and of spikes in a byte each."""
+        return 4 * self._neurons(shard) + self._model.target_steps * len(self._model.witnesses.shard(shard))
 
     def _neurons(self, shard: int) -> int:
         self._network(shard)

@@ -9,17 +9,20 @@ import numpy.typing as npt
 from snn.model import InputSpec, ModelError
 
 
-def to_codes(inputs: npt.ArrayLike, grid: InputSpec, quantise: bool = False) -> npt.NDArray[np.int32]:
-    """Grid codes of inputs [N, T, m] of any number type; off-grid values are an error unless `quantise`."""
+def to_codes(
+    inputs: npt.ArrayLike, grid: InputSpec, quantise: bool = False, start: int | None = None
+) -> npt.NDArray[np.int32]:
+    """Grid codes of inputs [N, T, m] of any number type; off-grid values are an error unless `quantise`. With `start`,
+    inputs [N, k, m] are some of a sequence's timesteps, the first of them `start`."""
     try:
         values = np.asarray(inputs, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ModelError(f"inputs: expected an array of numbers: {error}") from None
-    expected = (grid.timesteps, grid.features)
-    if values.ndim != 3 or values.shape[1:] != expected:
+    least, most = (grid.timesteps, grid.timesteps) if start is None else (1, grid.timesteps - start)
+    if values.ndim != 3 or not least <= values.shape[1] <= most or values.shape[2] != grid.features:
         raise ModelError(
-            f"inputs: expected shape [N, timesteps, features] = [N, {expected[0]}, {expected[1]}], "
-            f"got {list(values.shape)}; reshape the data or change input in the model"
+            f"inputs: expected shape [N, timesteps, features] = [N, {most if start is None else f'1 .. {most}'}, "
+            f"{grid.features}], got {list(values.shape)}; reshape the data or change input in the model"
         )
     _refuse(values, ~np.isfinite(values), "expected finite numbers; fill or drop missing values")
     if quantise:

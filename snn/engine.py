@@ -26,8 +26,9 @@ Membranes = npt.NDArray[np.float32]
 
 
 class Advanced(NamedTuple):
-    """spikes: [B, P] bool of the last layer at the last timestep; active: [depth, span] neurons of each layer that
-    fired at the timesteps first, first + 1, ..., summed over the sequences that were stepped there."""
+    """spikes: bool of the last layer, [B, P] at the last timestep or [B, k, P] at every one; active: [depth, span]
+    neurons of each layer that fired at the timesteps first, first + 1, ..., summed over the sequences that were
+    stepped there."""
 
     spikes: npt.NDArray[np.bool_]
     first: int
@@ -55,7 +56,12 @@ def resting(network: Network) -> Membranes:
 
 
 def advance(
-    codes: Codes, start: int | npt.NDArray[np.int64], membranes: Membranes, network: Network, grid: InputSpec
+    codes: Codes,
+    start: int | npt.NDArray[np.int64],
+    membranes: Membranes,
+    network: Network,
+    grid: InputSpec,
+    every_step: bool = False,
 ) -> Advanced:
     """Step through grid codes [B, k, m] of the timesteps start .. start+k-1, one start for all or one a sequence [B].
 
@@ -67,7 +73,7 @@ def advance(
     first, last = int(starts.min(initial=grid.timesteps)), int(starts.max(initial=0))
     _validate_codes(codes, first, last, network, grid)
     _validate_membranes(membranes, len(codes), network)
-    return _advance(codes, starts, first, membranes, network, grid)
+    return _advance(codes, starts, first, membranes, network, grid, every_step)
 
 
 def final_spikes(codes: Codes, grid: InputSpec, network: Network) -> npt.NDArray[np.bool_]:
@@ -85,16 +91,17 @@ def _advance(
     membranes: Membranes,
     network: Network,
     grid: InputSpec,
+    every_step: bool = False,
 ) -> Advanced:
     if _on_gpu():
-        return _advance_on_gpu(codes, starts, first, membranes, network, grid)
+        return _advance_on_gpu(codes, starts, first, membranes, network, grid, every_step)
     ready = network if isinstance(network, fused.Prepared) else fused.Prepared(network)
     if ready.whole and _fits_int16(grid):
         x, unit = _with_pulse(codes, starts, grid, np.int16, 2**grid.bits), 2.0**-grid.bits
     else:
         x, unit = to_inputs(codes, starts, grid).numpy(), 1.0
-    result = fused.step(x, unit, membranes, ready, delays=starts - first)
-    return Advanced(result.spikes[:, 0], first, result.active)
+    result = fused.step(x, unit, membranes, ready, every_step, starts - first)
+    return Advanced(result.spikes if every_step else result.spikes[:, 0], first, result.active)
 
 
 def to_inputs(codes: Codes, start: int | npt.NDArray[np.int64], grid: InputSpec) -> Tensor:
@@ -130,16 +137,17 @@ def _advance_on_gpu(
     membranes: Membranes,
     network: Network,
     grid: InputSpec,
+    every_step: bool,
 ) -> Advanced:
     from snn import fused_gpu
 
     columns, steps = [len(layer.bias) for layer in network], codes.shape[1]
-    spikes = np.empty((len(codes), columns[-1]), np.bool_)
+    spikes = np.empty((len(codes), *([steps] if every_step else []), columns[-1]), np.bool_)
     active = np.zeros((len(network), int((starts - first).max(initial=0)) + steps), np.int64)
     for start in np.unique(starts).tolist():  # the kernel sums over sequences that begin together
         rows = np.flatnonzero(starts == start)
         state = torch.split(torch.from_numpy(membranes[rows]).cuda(), columns, dim=1)
-        result = fused_gpu.roll_out(to_inputs(codes[rows], start, grid).cuda(), state, network)
+        result = fused_gpu.roll_out(to_inputs(codes[rows], start, grid).cuda(), state, network, every_step)
         spikes[rows] = result.spikes.cpu().numpy()
         membranes[rows] = torch.cat(result.state, dim=1).cpu().numpy()
         active[:, start - first : start - first + steps] += torch.stack(result.active).cpu().numpy()

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     model_serializer,
     model_validator,
@@ -89,58 +90,115 @@ class WitnessSpec(Strict):
         return range(index * width, (index + 1) * width)
 
 
+class Head(Strict):
+    """One question asked of the same spikes: classes, with a loss and outputs of its own."""
+
+    name: Name
+    loss: Literal["squared", "logistic", "multinomial"] = "multinomial"
+    outputs: int = Field(default=1, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Head":
+        if self.loss == "logistic" and self.outputs != 1:
+            raise ValueError(f"logistic has outputs: 1 (classes 0 and 1), got {self.outputs}; use multinomial")
+        if self.loss == "multinomial" and self.outputs < 2:
+            raise ValueError(f"multinomial needs outputs >= 2, got {self.outputs}; use logistic")
+        if self.loss == "squared" and self.outputs < 2:
+            raise ValueError("squared loss on classes uses one-hot targets: expected outputs >= 2, got 1")
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that a target may name."""
+        return 2 if self.loss == "logistic" else self.outputs
+
+
 class ReadoutSpec(Strict):
     """The convex problem of design section 2.4. `relative_beta` is beta / beta_max, or how held-out rows choose it: the
-    best one, or the sparsest readout within a standard error of it."""
+    best one, or the sparsest readout within a standard error of it. Several `heads` stand for `loss` and `outputs`;
+    with `every_step` there is a target, and an answer, at each timestep instead of the last one alone."""
 
-    loss: Literal["squared", "logistic", "multinomial"] = "squared"
+    loss: Literal["squared", "logistic", "multinomial", "heads"] = "squared"
     penalty: Literal["l1", "group", "ridge", "none"] = "group"
     target: Literal["class", "values"] = "class"
     outputs: int = Field(ge=1, le=4096)
+    heads: tuple[Head, ...] | None = Field(default=None, min_length=2, max_length=64)
+    every_step: bool = False
     relative_beta: Annotated[float, Field(gt=0, le=1)] | Literal["best", "sparsest"] = 0.01
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
     window: int | None = Field(default=None, ge=1, description="keep only the newest rows")
     half_life: int | None = Field(default=None, ge=1, description="a row's weight halves with so many newer rows")
     class_weight: Literal["balanced"] | None = Field(default=None, description="rows of each class weigh the same")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_heads(cls, data: Any) -> Any:
+        """What several heads say of loss and outputs, where they are not stated."""
+        heads = data.get("heads") if isinstance(data, dict) else None
+        if not heads:
+            return data
+        try:
+            checked = TypeAdapter(tuple[Head, ...]).validate_python(heads)
+        except ValidationError:  # which the field's own validation will tell
+            return {"outputs": 1, **data}
+        squared = all(head.loss == "squared" for head in checked)
+        said = {"loss": "squared" if squared else "heads", "outputs": sum(head.outputs for head in checked)}
+        return {**said, **data}
+
     @model_validator(mode="after")
     def _consistent(self) -> "ReadoutSpec":
-        if self.target == "values" and self.loss != "squared":
-            raise ValueError(f"targets that are values need loss: squared, got loss: {self.loss}")
-        if self.loss == "logistic" and self.outputs != 1:
-            raise ValueError(f"logistic has outputs: 1 (classes 0 and 1), got {self.outputs}; use multinomial")
-        if self.loss == "multinomial" and self.outputs < 2:
-            raise ValueError(f"multinomial needs outputs >= 2, got {self.outputs}; use logistic")
-        if self.loss == "squared" and self.target == "class" and self.outputs < 2:
-            raise ValueError("squared loss on classes uses one-hot targets: expected outputs >= 2, got 1")
+        if self.target == "values" and (self.loss != "squared" or self.heads):
+            raise ValueError(f"targets that are values need loss: squared and no heads, got loss: {self.loss}")
+        if self.heads is not None:
+            self._fits_heads(self.heads)
+        elif self.target == "class":
+            if self.loss == "heads":
+                raise ValueError("loss: heads needs `heads`, a list of name, loss and outputs")
+            Head(name="only", loss=self.loss, outputs=self.outputs)
         if self.window is not None and self.half_life is not None:
             raise ValueError("window and half_life are two ways to forget: expected one of them at most, got both")
-        if self.class_weight is not None and self.target != "class":
-            raise ValueError("class_weight needs target: class, got target: values")
+        if self.class_weight is not None and (self.target != "class" or self.heads):
+            raise ValueError("class_weight needs target: class and one head, got target: values or several heads")
         return self
+
+    def _fits_heads(self, heads: tuple[Head, ...]) -> None:
+        squared, outputs = all(head.loss == "squared" for head in heads), sum(head.outputs for head in heads)
+        if (self.loss, self.outputs) != ("squared" if squared else "heads", outputs):
+            raise ValueError(
+                f"several heads bring their own loss and outputs ({outputs} in all); leave out the readout's, got "
+                f"loss: {self.loss}, outputs: {self.outputs}"
+            )
+        if len({head.name for head in heads}) != len(heads):
+            raise ValueError(f"heads: expected distinct names, got {[head.name for head in heads]}")
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Models without weights keep the digest they had before there were any."""
+        """Models without these keep the digest they had before there were any."""
         fields = serialise(self)
-        for name in ("half_life", "class_weight"):
-            if fields[name] is None:
+        for name in ("half_life", "class_weight", "heads", "every_step"):
+            if not fields[name]:
                 del fields[name]
         return fields
 
     @property
     def needs_rows(self) -> bool:
-        """Whether sums in which each row counts the same are not enough."""
+        """Whether sums over samples in which each counts the same are not enough."""
         forgets = self.window is not None or self.half_life is not None
         chosen = isinstance(self.relative_beta, str)  # by rows that are held out
-        return self.loss != "squared" or forgets or self.class_weight is not None or chosen
+        return self.loss != "squared" or forgets or self.class_weight is not None or chosen or self.every_step
 
     @property
-    def classes(self) -> int:
-        """Number of classes a target may name; 0 where targets are values."""
+    def all_heads(self) -> tuple[Head, ...]:
+        """The heads, or the only one; none where targets are values."""
         if self.target == "values":
-            return 0
-        return 2 if self.loss == "logistic" else self.outputs
+            return ()
+        assert self.loss != "heads" or self.heads
+        return self.heads or (Head(name="only", loss=self.loss, outputs=self.outputs),)  # type: ignore[arg-type]
+
+    @property
+    def target_width(self) -> int:
+        """Numbers in a target: a class for each head, or the values."""
+        return len(self.all_heads) or self.outputs
 
 
 class ModelSpec(Strict):
@@ -173,6 +231,11 @@ class ModelSpec(Strict):
                 )
             bits, largest = law.weight_bits, 1.0  # what a layer above reads are spikes
         return self
+
+    @property
+    def target_steps(self) -> int:
+        """S, the timesteps of a sequence that have a target and an answer: all of them, or the last one."""
+        return self.input.timesteps if self.readout.every_step else 1
 
     def network(self, ids: Sequence[int]) -> Network:
         """The network of the witnesses `ids`, one spike column each, in their order."""

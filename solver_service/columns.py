@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from snn import fingerprint
 from snn.bits import BitMatrix
+from snn.readout import Rows
 from snn.sums import Sums, of_rows
-from solver_service.dictionary import Rows
 from solver_service.fit import Moments, Samples
 from solver_service.losses import Array, Loss
 from solver_service.snapshot import Arrays

@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 from snn import fingerprint
 from snn.bits import Bits
-from snn.model import ReadoutSpec
-from snn.readout import encode_targets
-from solver_service.losses import Array
+from snn.model import ModelSpec, ReadoutSpec
+from snn.readout import Numbers, Rows, rows_of
 from solver_service.snapshot import Arrays
 from solver_service.weights import HALVINGS, lifetime
 from wire.idset import Ids, IdSet
@@ -40,29 +39,30 @@ PER_ROW = ("_ids", "_bits", "_arrived", "_age", "_targets", "_counted", "_comple
 
 
 class Piece(NamedTuple):
-    """Spikes of one shard: `bits` [N, P of the shard / 8] for the samples `ids` [N]; targets [N] or [N, C]."""
+    """Spikes of one shard for the samples `ids` [N]: bits [N, S, P of the shard / 8], targets [N, S, H or C]."""
 
     shard: int
     ids: Ids
     bits: Bits
-    targets: npt.NDArray[np.int32] | npt.NDArray[np.float32]
+    targets: Numbers
 
 
-class Rows(NamedTuple):
-    """Complete rows: ids [N], bits [N, P/8], targets [N, C] as the loss takes them."""
+class Shape(NamedTuple):
+    """What a sample holds: spikes of `witnesses` in so many `shards`, at `steps` timesteps (S)."""
 
-    ids: Ids
-    bits: Bits
-    targets: Array
+    witnesses: int
+    shards: int
+    steps: int
 
-    def part(self, rows: slice) -> "Rows":
-        return Rows(self.ids[rows], self.bits[rows], self.targets[rows])
+    @classmethod
+    def of(cls, model: ModelSpec) -> "Shape":
+        return cls(model.witnesses.count, model.witnesses.shards, model.target_steps)
 
 
 class Dictionary:
-    def __init__(self, witnesses: int, shards: int, readout: ReadoutSpec, budget: int = BUDGET) -> None:
+    def __init__(self, shape: Shape, readout: ReadoutSpec, budget: int = BUDGET) -> None:
         """`budget`: bytes for rows. Raises WireError for a window or half-life that needs more."""
-        self.witnesses, self.shards, self.readout = witnesses, shards, readout
+        self.shape, self.readout = shape, readout
         self.sums_only = readout.loss == "squared" and readout.window is None and readout.class_weight is None
         self.seen = 0  # complete rows that came so far
         self.fresh = 0  # complete rows that take_changes has not handed out
@@ -84,8 +84,8 @@ class Dictionary:
             name = "window" if self.readout.window else f"half_life ({HALVINGS} times its rows are kept)"
             raise WireError(
                 Reason.TOO_LARGE,
-                f"readout.{name}: expected at most {fit:,} rows of {self.witnesses:,} witnesses, which is what "
-                f"{budget / 2**20:g} MiB hold, got {self.newest:,}. Shorten it, use fewer witnesses, or give the "
+                f"readout.{name}: expected at most {fit:,} samples of {self.shape.witnesses:,} witnesses, which is "
+                f"what {budget / 2**20:g} MiB hold, got {self.newest:,}. Shorten it, use fewer witnesses, or give the "
                 "solver service more memory: SPIKELOOM_SOLVER_ROWS_MIB",
             )
         return self.newest or fit
@@ -96,14 +96,13 @@ class Dictionary:
         return lifetime(self.readout.half_life) if self.readout.half_life else self.readout.window
 
     def _allocate(self, capacity: int) -> None:
-        values = self.readout.target == "values"
+        kind = np.float32 if self.readout.target == "values" else np.int32
+        witnesses, shards, steps = self.shape
         self._ids: Ids = np.zeros(capacity, np.uint64)
-        self._bits: Bits = np.zeros((capacity, self.witnesses // 8), np.uint8)
-        self._arrived = np.zeros((capacity, self.shards), bool)
+        self._bits: Bits = np.zeros((capacity, steps, witnesses // 8), np.uint8)
+        self._arrived = np.zeros((capacity, shards), bool)
         self._age = np.zeros(capacity, np.int64)
-        self._targets: npt.NDArray[np.int32] | npt.NDArray[np.float32] = (
-            np.zeros((capacity, self.readout.outputs), np.float32) if values else np.zeros(capacity, np.int32)
-        )
+        self._targets: Numbers = np.zeros((capacity, steps, self.readout.target_width), kind)
         self._counted = np.zeros(capacity, bool)  # handed out by take_changes
         self._free = list(range(capacity - 1, -1, -1))
         self._complete = np.zeros(capacity, bool)
@@ -142,8 +141,8 @@ class Dictionary:
         slots = self._slots(piece.ids[first])
         new = ~self._arrived[slots, piece.shard]
         first, slots = first[new], slots[new]
-        width = self.witnesses // self.shards // 8
-        self._bits[slots, piece.shard * width : (piece.shard + 1) * width] = piece.bits[first]
+        width = self.shape.witnesses // self.shape.shards // 8
+        self._bits[slots, :, piece.shard * width : (piece.shard + 1) * width] = piece.bits[first]
         self._arrived[slots, piece.shard] = True
         if piece.shard == 0:
             self._targets[slots] = piece.targets[first]
@@ -239,7 +238,7 @@ class Dictionary:
         return self._copy(slots[np.argsort(self._age[slots])])
 
     def _copy(self, slots: Slots) -> Rows:
-        return Rows(self._ids[slots], self._bits[slots], encode_targets(self._targets[slots], self.readout))
+        return rows_of(self._ids[slots], self._bits[slots], self._targets[slots], self.readout)
 
     def _remember_removed(self, slots: Slots) -> None:
         if len(slots):
@@ -265,11 +264,9 @@ class Dictionary:
         }
 
     @classmethod
-    def from_arrays(
-        cls, arrays: Arrays, witnesses: int, shards: int, readout: ReadoutSpec, budget: int = BUDGET
-    ) -> Self:
+    def from_arrays(cls, arrays: Arrays, shape: Shape, readout: ReadoutSpec, budget: int = BUDGET) -> Self:
         """The state that `arrays` gave; no row in it counts as handed out."""
-        self = cls(witnesses, shards, readout, budget)
+        self = cls(shape, readout, budget)
         count = len(arrays["ids"])
         self._grow(count)
         for name in ("ids", "bits", "arrived", "age", "targets"):

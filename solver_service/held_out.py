@@ -13,9 +13,9 @@ import numpy.typing as npt
 from snn import fingerprint
 from snn.model import ModelSpec
 from solver_service.columns import Columns
-from solver_service.dictionary import BUDGET, Dictionary, Piece
+from solver_service.dictionary import BUDGET, Dictionary, Piece, Shape
 from solver_service.fit import Moments, Samples
-from solver_service.losses import LOSSES
+from solver_service.losses import loss_of
 from solver_service.path import warm_path
 from solver_service.snapshot import Arrays
 from solver_service.weights import balanced
@@ -38,8 +38,8 @@ class HeldOut:
         """`arrays` as `freeze` gave them, for a restart."""
         self.model = model
         newest: dict[str, Any] = {"window": ROWS, "half_life": None}
-        shape = (model.witnesses.count, model.witnesses.shards, model.readout.model_copy(update=newest), budget)
-        self.dictionary = Dictionary.from_arrays(arrays, *shape) if arrays else Dictionary(*shape)
+        kind = (Shape.of(model), model.readout.model_copy(update=newest), budget)
+        self.dictionary = Dictionary.from_arrays(arrays, *kind) if arrays else Dictionary(*kind)
         self.relative_beta = FIRST
         self._chosen_at = 0  # rows that had come
 
@@ -59,7 +59,7 @@ class HeldOut:
         weights = np.ones(len(rows.ids))
         if readout.class_weight is not None:
             weights = balanced(weights, rows.targets)
-        return columns.samples(rows, LOSSES[readout.loss], weights)
+        return columns.samples(rows, loss_of(readout), weights)
 
     def choose(self, fit: Moments | Samples, held_out: Samples, seconds: float, device: str | None = None) -> None:
         """Take up the beta that `held_out` chooses for `fit`, within `seconds`."""

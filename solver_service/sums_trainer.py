@@ -29,8 +29,8 @@ class SumsTrainer(Training):
         if model.readout.needs_rows:
             raise WireError(
                 Reason.NEEDS_ROWS,
-                f"{model.model}: expected loss: squared and relative_beta: a number, without window, half_life and "
-                "class_weight, for which sums are enough. Take it out of SPIKELOOM_SOLVER_GRAM_MODELS",
+                f"{model.model}: expected loss: squared and relative_beta: a number, without window, half_life, "
+                "class_weight and every_step, for which sums are enough. Take it out of SPIKELOOM_SOLVER_GRAM_MODELS",
             )
         super().__init__(model, columns_of(arrays, model), device)
         self._seen = IdSet([(first, last) for first, last in arrays["seen"].tolist()] if arrays else ())

@@ -14,14 +14,15 @@ Whoever wants both takes `_sums` first.
 import threading
 
 from snn.model import ModelSpec
+from snn.readout import Rows
 from solver_service import metrics
-from solver_service.dictionary import BUDGET, Dictionary, Piece, Rows
+from solver_service.dictionary import BUDGET, Dictionary, Piece, Shape
 from solver_service.fit import Moments, Samples
 from solver_service.held_out import HeldOut
-from solver_service.losses import LOSSES
+from solver_service.losses import loss_of
 from solver_service.snapshot import Arrays
 from solver_service.training import Problem, Training, arrays_of, columns_of, with_prefix
-from solver_service.weights import of_rows
+from solver_service.weights import half_life_of, of_rows
 from wire.codec import decode_columns
 
 HELD = "held_"  # prefix of the arrays of held-out rows
@@ -33,13 +34,14 @@ class Trainer(Training):
     ) -> None:
         """`arrays` as `freeze` gave them, for a restart; `budget`: bytes for rows; `device` as in `solve`. Raises
         WireError for a window or half-life that needs more."""
-        shape = (model.witnesses.count, model.witnesses.shards, model.readout, budget)
-        self.dictionary = Dictionary.from_arrays(arrays, *shape) if arrays else Dictionary(*shape)
-        half_life = model.readout.half_life if self.dictionary.sums_only else None  # kept rows are weighted at a solve
+        kind = (Shape.of(model), model.readout, budget)
+        self.dictionary = Dictionary.from_arrays(arrays, *kind) if arrays else Dictionary(*kind)
+        half_life = half_life_of(model) if self.dictionary.sums_only else None  # kept rows are weighted at a solve
         super().__init__(model, columns_of(arrays, model, half_life), device)
         chosen = isinstance(model.readout.relative_beta, str)
         self._held_out = HeldOut(model, with_prefix(arrays or {}, HELD), budget) if chosen else None
         self._counted_early = self._columns.rows  # no readout of this process was trained on them
+        self._per_sample = model.target_steps
         self._rows = threading.Lock()
 
     @property
@@ -54,9 +56,8 @@ class Trainer(Training):
     def ingest(self, record: bytes) -> None:
         """Store a record of `spike-columns`."""
         columns = decode_columns(record, self.model)
-        targets = columns.targets.values if columns.targets.classes is None else columns.targets.classes
-        assert targets is not None  # decode_columns refuses samples without a target
-        piece, duplicates = Piece(columns.shard, columns.ids, columns.bits, targets), 0
+        assert columns.targets.numbers is not None  # decode_columns refuses samples without a target
+        piece, duplicates = Piece(columns.shard, columns.ids, columns.bits, columns.targets.numbers), 0
         with self._rows:
             if self._held_out is not None:
                 piece, duplicates = self._held_out.split(piece)
@@ -76,7 +77,8 @@ class Trainer(Training):
             with self._rows:
                 return self._all_rows()
         with self._sums, self._rows:
-            assert self._columns.rows + self.dictionary.fresh == self.dictionary.seen  # every row once
+            if self._per_sample == 1:  # else rows without a target may have come, which are not counted
+                assert self._columns.rows + self.dictionary.fresh == self.dictionary.seen  # every row once
             return {**self._all_rows(), **arrays_of(self._columns)}
 
     def _all_rows(self) -> Arrays:
@@ -90,7 +92,7 @@ class Trainer(Training):
                 changes = self.dictionary.take_changes()
                 summed = self.model.readout.loss == "squared" and self.model.readout.class_weight is None
                 rows = None if summed else self.dictionary.all_rows()
-                seen, trained_on = self.dictionary.seen, self.dictionary.trained_on()
+                seen, trained_on = self._per_sample * self.dictionary.seen, self.dictionary.trained_on()
             columns.update(*changes)
             self._counted_early = 0
             if not columns.rows:
@@ -117,7 +119,7 @@ class Trainer(Training):
     def _fit(self, rows: Rows) -> Moments | Samples:
         """The loss over rows that are kept."""
         readout = self.model.readout
-        samples = self._columns.samples(rows, LOSSES[readout.loss], of_rows(rows.targets, readout))
+        samples = self._columns.samples(rows, loss_of(readout), of_rows(rows.targets, self.model))
         return samples.moments() if readout.loss == "squared" else samples
 
     def _count_early(self) -> None:

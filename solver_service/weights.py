@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from snn.model import ReadoutSpec
+from snn.model import ModelSpec
 from solver_service.losses import Array
 
 HALVINGS = 20  # a row of 2^-20, a millionth, of the newest one's weight is forgotten
@@ -20,10 +20,15 @@ def lifetime(half_life: int) -> int:
     return math.ceil(HALVINGS * half_life)
 
 
-def of_rows(targets: Array, readout: ReadoutSpec) -> Array:
+def half_life_of(model: ModelSpec) -> int | None:
+    """In rows, of which a sample may have several."""
+    return model.readout.half_life and model.readout.half_life * model.target_steps
+
+
+def of_rows(targets: Array, model: ModelSpec) -> Array:
     """Weights [N] of rows that are kept, the oldest first, with targets [N, C] as the loss takes them."""
-    weights = by_age(len(targets), readout.half_life)
-    return balanced(weights, targets) if readout.class_weight == "balanced" else weights
+    weights = by_age(len(targets), half_life_of(model))
+    return balanced(weights, targets) if model.readout.class_weight == "balanced" else weights
 
 
 def by_age(rows: int, half_life: int | None) -> Array:

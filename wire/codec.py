@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
-from snn.model import ModelError, ModelSpec, ReadoutSpec, parse_model
+from snn.model import ModelError, ModelSpec, parse_model
 from snn.sums import Sums
 from wire import messages_pb2 as pb
+from wire import targets as targets_of
+from wire.arrays import array, finite
 from wire.idset import Ids, IdSet
 from wire.reasons import Reason, WireError
+from wire.targets import Targets
 
 SCHEMA = 1
 MAX_SEQUENCES = 65536  # in one record; far above what a record of 8 MiB holds in practice
@@ -37,60 +40,9 @@ _ENCODINGS: dict[int, np.dtype] = {
 _M = TypeVar("_M", bound=Message)
 
 
-class Targets(NamedTuple):
-    """classes: [B] int32, -1 for none; values: [B, C] float32, NaN rows for none. One of them, or neither."""
-
-    classes: npt.NDArray[np.int32] | None = None
-    values: npt.NDArray[np.float32] | None = None
-
-    @classmethod
-    def none(cls, batch: int, readout: ReadoutSpec) -> "Targets":
-        """No target for any of `batch` sequences, of the kind that `readout` wants."""
-        if readout.target == "class":
-            return cls(classes=np.full(batch, -1, np.int32))
-        return cls(values=np.full((batch, readout.outputs), np.nan, np.float32))
-
-    @classmethod
-    def of_bytes(cls, batch: int, readout: ReadoutSpec, classes: bytes, values: bytes) -> "Targets":
-        """What `to_bytes` gave."""
-        if readout.target == "class":
-            return cls(classes=_array(classes, np.dtype("<i4"), (batch,), "classes"))
-        return cls(values=_array(values, np.dtype("<f4"), (batch, readout.outputs), "values"))
-
-    def to_bytes(self) -> dict[str, bytes]:
-        """As the fields `classes` or `values` of a message."""
-        if self.classes is not None:
-            return {"classes": np.ascontiguousarray(self.classes, "<i4").tobytes()}
-        if self.values is not None:
-            return {"values": np.ascontiguousarray(self.values, "<f4").tobytes()}
-        return {}
-
-    def merge(self, other: "Targets") -> "Targets":
-        """These, and those of `other` where there is none; this very object where nothing is new."""
-        if self.classes is not None and other.classes is not None:
-            new = (self.classes < 0) & (other.classes >= 0)
-            return Targets(classes=np.where(new, other.classes, self.classes)) if new.any() else self
-        if self.values is not None and other.values is not None:
-            new = np.isnan(self.values[:, :1]) & ~np.isnan(other.values[:, :1])
-            return Targets(values=np.where(new, other.values, self.values)) if new.any() else self
-        return self
-
-    def known(self, batch: int) -> npt.NDArray[np.bool_]:
-        """[batch] which sequences have a target."""
-        if self.classes is not None:
-            return self.classes >= 0
-        if self.values is not None:
-            return ~np.isnan(self.values[:, 0])
-        return np.zeros(batch, bool)
-
-    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Targets":
-        return Targets(
-            None if self.classes is None else self.classes[rows], None if self.values is None else self.values[rows]
-        )
-
-
 class Slice(NamedTuple):
-    """Timesteps start .. start+k-1 of the sequences `ids` [B]: grid codes [B, k, m] and targets."""
+    """Timesteps start .. start+k-1 of the sequences `ids` [B]: grid codes [B, k, m], and targets: of these timesteps
+    where the model learns at every step, else of the sequence."""
 
     lane: int
     ids: Ids
@@ -101,7 +53,8 @@ class Slice(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Final spikes of one shard for the sequences `ids` [N]: `bits` [N, P/8], from the witness `first_witness` on."""
+    """Spikes of one shard for the sequences `ids` [N], from the witness `first_witness` on: `bits` [N, S, P/8], S = 1
+    for the final ones, T for those of every timestep."""
 
     shard: int
     first_witness: int
@@ -110,8 +63,9 @@ class Columns(NamedTuple):
     targets: Targets
 
     @classmethod
-    def of(cls, shard: int, first: int, ids: list[int], bits: npt.NDArray[np.uint8], targets: Targets) -> "Columns":
-        return cls(shard, first, np.array(ids, np.uint64), bits, targets)
+    def final(cls, shard: int, first: int, ids: Ids, bits: npt.NDArray[np.uint8], targets: Targets) -> "Columns":
+        """Of final spikes alone, `bits` [N, P/8]."""
+        return cls(shard, first, ids, bits[:, None], targets)
 
 
 class Tile(NamedTuple):
@@ -214,7 +168,7 @@ def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
     if dtype is None:
         raise WireError(Reason.UNKNOWN_SCHEMA, f"expected encoding UINT8, INT16 or INT32, got {block.encoding}")
     shape = (batch, block.steps, block.features)
-    codes = _array(_inputs(block, math.prod(shape) * dtype.itemsize), dtype, shape, "inputs")
+    codes = array(_inputs(block, math.prod(shape) * dtype.itemsize), dtype, shape, "inputs")
     low, high = grid.codes
     holds = np.iinfo(dtype)
     if (holds.min < low or holds.max > high) and (codes.min() < low or codes.max() > high):
@@ -227,13 +181,14 @@ def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
             Reason.WRONG_LANE,
             f"expected ids with id % {model.lanes} = lane, got lane {block.lane} and {ids[:4]}",
         )
-    targets = _targets(block, batch, model.readout)
+    rows = block.steps if model.readout.every_step else 1
+    targets = targets_of.of_bytes(batch, rows, model.readout, block.classes, block.values)
     return Slice(block.lane, np.array(ids, np.uint64), block.start, codes, targets, block.sent_us)
 
 
 def pack(spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """[B, P] spikes to [B, P/8] bytes; bit j%8 (little-endian) of byte j//8 is column j."""
-    return np.packbits(spikes, axis=1, bitorder="little")
+    """[..., P] spikes to [..., P/8] bytes; bit j%8 (little-endian) of byte j//8 is column j."""
+    return np.packbits(spikes, axis=-1, bitorder="little")
 
 
 def encode_columns(model: ModelSpec, columns: Columns) -> bytes:
@@ -243,7 +198,7 @@ def encode_columns(model: ModelSpec, columns: Columns) -> bytes:
         digest=model.digest,
         shard=columns.shard,
         first_witness=columns.first_witness,
-        witnesses=columns.bits.shape[1] * 8,
+        witnesses=columns.bits.shape[2] * 8,
         ids=columns.ids.tolist(),
         spikes=np.ascontiguousarray(columns.bits).tobytes(),
         **columns.targets.to_bytes(),
@@ -267,8 +222,9 @@ def decode_columns(record: bytes, model: ModelSpec) -> Columns:
             f"expected a shard below {witnesses.shards} with (first_witness, witnesses) = {expected}, got shard "
             f"{message.shard} with ({message.first_witness}, {message.witnesses})",
         )
-    bits = _array(message.spikes, np.dtype("u1"), (batch, width // 8), "spikes")
-    targets = _targets(message, batch, model.readout)
+    steps = model.target_steps
+    bits = array(message.spikes, np.dtype("u1"), (batch, steps, width // 8), "spikes")
+    targets = targets_of.of_bytes(batch, steps, model.readout, message.classes, message.values)
     if not targets.known(batch).all():
         raise WireError(Reason.BAD_TARGET, "expected a target for every sample of a spike column")
     return Columns(message.shard, message.first_witness, np.array(message.ids, np.uint64), bits, targets)
@@ -331,19 +287,19 @@ def decode_sums(record: bytes, model: ModelSpec) -> SumsPart:
             f"expected a tile below {len(places)} and 1 .. {MOST_SUMMED} rows, got {message.tile} and {rows}",
         )
     top, left = places[message.tile]
-    products = _array(message.gram, np.dtype("<u2"), (len(top), len(left)), "gram")
+    products = array(message.gram, np.dtype("<u2"), (len(top), len(left)), "gram")
     if products.max() > rows:
         raise WireError(Reason.OUT_OF_RANGE, f"gram: expected at most {rows} of as many rows, got {products.max()}")
     cross = fingerprints = head = None
     if top == left:
-        cross = _finite(message.cross, (len(top), outputs), "cross")
-        fingerprints = _array(message.fingerprints, np.dtype("<u8"), (len(top), 2), "fingerprints")
+        cross = finite(message.cross, (len(top), outputs), "cross")
+        fingerprints = array(message.fingerprints, np.dtype("<u8"), (len(top), 2), "fingerprints")
     if message.tile == 0:
         head = SumsHead(
             _ids(message),
-            _finite(message.total, (outputs,), "total"),
-            _finite(message.energy, (outputs,), "energy"),
-            _array(message.everything, np.dtype("<u8"), (1, 2), "everything"),
+            finite(message.total, (outputs,), "total"),
+            finite(message.energy, (outputs,), "energy"),
+            array(message.everything, np.dtype("<u8"), (1, 2), "everything"),
         )
     return SumsPart(message.first, rows, message.tile, Tile(top, left, products), cross, fingerprints, head)
 
@@ -451,41 +407,3 @@ def _inputs(block: pb.Block, size: int) -> bytes:
         return lz4.block.decompress(block.inputs, uncompressed_size=size)
     except lz4.block.LZ4BlockError as error:
         raise WireError(Reason.WRONG_SHAPE, f"inputs: expected an LZ4 block of {size} bytes: {error}") from None
-
-
-def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], name: str) -> npt.NDArray:
-    size = math.prod(shape) * dtype.itemsize
-    if len(data) != size:
-        raise WireError(
-            Reason.WRONG_SHAPE, f"{name}: expected {list(shape)} of {dtype.name} = {size} bytes, got {len(data)}"
-        )
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _finite(data: bytes, shape: tuple[int, ...], name: str) -> npt.NDArray[np.float64]:
-    numbers = _array(data, np.dtype("<f8"), shape, name)
-    if not np.isfinite(numbers).all():
-        raise WireError(Reason.OUT_OF_RANGE, f"{name}: expected finite numbers")
-    return numbers
-
-
-def _targets(message: "pb.Block | pb.SpikeColumns", batch: int, readout: ReadoutSpec) -> Targets:
-    if not message.classes and not message.values:
-        return Targets()
-    if readout.target == "class":
-        if message.values:
-            raise WireError(Reason.BAD_TARGET, "expected classes, got values")
-        classes = _array(message.classes, np.dtype("<i4"), (batch,), "classes")
-        if classes.min() < -1 or classes.max() >= readout.classes:
-            raise WireError(
-                Reason.BAD_TARGET,
-                f"expected classes in 0 .. {readout.classes - 1} (-1 for none), got {classes.min()} .. {classes.max()}",
-            )
-        return Targets(classes=classes)
-    if message.classes:
-        raise WireError(Reason.BAD_TARGET, "expected values, got classes")
-    values = _array(message.values, np.dtype("<f4"), (batch, readout.outputs), "values")
-    missing = np.isnan(values)
-    if np.isinf(values).any() or np.any(missing.any(axis=1) != missing.all(axis=1)):
-        raise WireError(Reason.BAD_TARGET, "expected finite values, or NaN in all outputs for no target")
-    return Targets(values=values)

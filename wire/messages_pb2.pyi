@@ -189,28 +189,30 @@ class Readout(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ..., seen: _Optional[int] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("schema", "model", "id", "readout_version", "scores", "predicted_class", "target_class", "in_training", "sent_us", "answered_us")
+    __slots__ = ("schema", "model", "id", "readout_version", "scores", "predicted_classes", "target_classes", "in_training", "sent_us", "answered_us", "start")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     READOUT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
-    PREDICTED_CLASS_FIELD_NUMBER: _ClassVar[int]
-    TARGET_CLASS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    TARGET_CLASSES_FIELD_NUMBER: _ClassVar[int]
     IN_TRAINING_FIELD_NUMBER: _ClassVar[int]
     SENT_US_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_US_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     id: int
     readout_version: int
     scores: bytes
-    predicted_class: int
-    target_class: int
+    predicted_classes: _containers.RepeatedScalarFieldContainer[int]
+    target_classes: _containers.RepeatedScalarFieldContainer[int]
     in_training: bool
     sent_us: int
     answered_us: int
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., id: _Optional[int] = ..., readout_version: _Optional[int] = ..., scores: _Optional[bytes] = ..., predicted_class: _Optional[int] = ..., target_class: _Optional[int] = ..., in_training: bool = ..., sent_us: _Optional[int] = ..., answered_us: _Optional[int] = ...) -> None: ...
+    start: int
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., id: _Optional[int] = ..., readout_version: _Optional[int] = ..., scores: _Optional[bytes] = ..., predicted_classes: _Optional[_Iterable[int]] = ..., target_classes: _Optional[_Iterable[int]] = ..., in_training: bool = ..., sent_us: _Optional[int] = ..., answered_us: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class BrainWave(_message.Message):
     __slots__ = ("schema", "model", "shard", "lane", "start", "layers", "observed_us")

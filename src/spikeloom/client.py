@@ -20,10 +20,11 @@ from kafka.partitioner import Partitioner
 from snn.encoding import to_codes
 from snn.model import ModelSpec
 from spikeloom.errors import SpikeloomError
-from wire.codec import Slice, Targets, encode_slice, now_us
+from wire.codec import Slice, encode_slice, now_us
 from wire.connection import KafkaConnection
 from wire.idset import Ids
 from wire.registry import RegistryError, find_model, register_model
+from wire.targets import Targets
 
 BLOCK_BYTES = 256 * 1024  # of inputs in a record: large enough for compression and for stepping in batches
 CHUNK_SEQUENCES = 4096  # taken from an iterator at a time, so that lanes fill blocks
@@ -94,6 +95,7 @@ class Client:
         targets: npt.ArrayLike | None = None,
         *,
         ids: npt.ArrayLike | None = None,
+        start: int | None = None,
         steps: int | None = None,
         block: int | None = None,
         quantise: bool = False,
@@ -102,8 +104,10 @@ class Client:
         """Send sequences and return when Kafka has acknowledged every one.
 
         sequences: array [N, T, m], or an iterator of [T, m] arrays or of ([T, m], target) pairs.
-        targets: [N] classes (-1 for none) or [N, C] values (NaN for none), as the model's readout says.
+        targets: [N] classes (-1 for none) or [N, C] values (NaN for none), as the model's readout says; [N, H] classes
+        of several heads; [N, T], [N, T, H] or [N, T, C] where the model learns at every step.
         ids: [N] distinct unsigned 64-bit ids, by which a sequence pushed twice is told; counted up if left out.
+        start: the arrays are some of the timesteps, from this one on: sequences [N, k, m], of known ids.
         steps: timesteps a record, T if left out. block: sequences a record, as many as fit 256 KiB if left out.
         quantise: round inputs to the model's grid and clip them to its range, where off-grid values are else an error.
         """
@@ -117,7 +121,10 @@ class Client:
         steps = steps or timesteps
         block = block or max(1, BLOCK_BYTES // (steps * spec.input.features))
         all_ids, records, size = [], 0, 0
-        for part in self._parts(spec, sequences, targets, ids, quantise):
+        if start is not None and (ids is None or not 0 <= start < timesteps):
+            came = f"{start} without ids" if ids is None else start
+            raise PushError(f"start: expected a timestep 0 .. {timesteps - 1} of sequences with ids, got {came}")
+        for part in self._parts(spec, sequences, targets, ids, start, quantise):
             for record, lane in _records(spec, part, steps, block):
                 self.send(record, lane)
                 records, size = records + 1, size + len(record)
@@ -159,16 +166,17 @@ class Client:
         sequences: npt.ArrayLike | Iterable[object],
         targets: npt.ArrayLike | None,
         ids: npt.ArrayLike | None,
+        start: int | None,
         quantise: bool,
     ) -> Iterator["_Part"]:
         if isinstance(sequences, np.ndarray) or not isinstance(sequences, Iterator):
-            codes = _codes(sequences, spec, quantise)
+            codes = _codes(sequences, spec, quantise, start)
             count = len(codes)
-            checked = _targets(targets, count, spec)
+            checked = _targets(targets, codes.shape[:2], spec)
             numbered = self._new_ids(count) if ids is None else _ids(ids, count)
             for begin in range(0, count, CHUNK_SEQUENCES):
                 rows = np.arange(begin, min(begin + CHUNK_SEQUENCES, count))
-                yield _Part(codes[rows], checked.take(rows), numbered[rows])
+                yield _Part(codes[rows], checked.take(rows), numbered[rows], start or 0)
             return
         if targets is not None or ids is not None:
             raise PushError("targets, ids: expected none beside an iterator; let it yield (sequence, target) pairs")
@@ -177,7 +185,7 @@ class Client:
             inputs = [item[0] for item in chunk] if paired else chunk  # type: ignore[index]
             answers = [item[1] for item in chunk] if paired else None  # type: ignore[index]
             codes = _codes(inputs, spec, quantise)
-            yield _Part(codes, _targets(answers, len(codes), spec), self._new_ids(len(codes)))
+            yield _Part(codes, _targets(answers, codes.shape[:2], spec), self._new_ids(len(codes)), 0)
 
     def _new_ids(self, count: int) -> Ids:
         first = self._first_id + self._counter
@@ -189,6 +197,7 @@ class _Part(NamedTuple):
     codes: npt.NDArray[np.int32]
     targets: Targets
     ids: Ids
+    start: int  # the timestep of codes[:, 0]
 
 
 def _records(spec: ModelSpec, part: _Part, steps: int, block: int) -> Iterator[tuple[bytes, int]]:
@@ -198,15 +207,18 @@ def _records(spec: ModelSpec, part: _Part, steps: int, block: int) -> Iterator[t
         rows = np.flatnonzero(lanes == lane)
         for begin in range(0, len(rows), block):
             chosen = rows[begin : begin + block]
-            for start in range(0, spec.input.timesteps, steps):
-                codes = part.codes[chosen, start : start + steps]
-                piece = Slice(lane, part.ids[chosen], start, codes, part.targets.take(chosen), now_us())
+            targets = part.targets.take(chosen)
+            for at in range(0, part.codes.shape[1], steps):
+                codes, asked = part.codes[chosen, at : at + steps], targets
+                if spec.readout.every_step and targets.numbers is not None:
+                    asked = Targets(targets.numbers[:, at : at + steps])
+                piece = Slice(lane, part.ids[chosen], part.start + at, codes, asked, now_us())
                 yield encode_slice(spec, piece), lane
 
 
-def _codes(inputs: object, spec: ModelSpec, quantise: bool) -> npt.NDArray[np.int32]:
+def _codes(inputs: object, spec: ModelSpec, quantise: bool, start: int | None = None) -> npt.NDArray[np.int32]:
     try:
-        return to_codes(inputs, spec.input, quantise)  # type: ignore[arg-type]
+        return to_codes(inputs, spec.input, quantise, start)  # type: ignore[arg-type]
     except ValueError as error:
         raise PushError(str(error)) from None
 
@@ -220,23 +232,28 @@ def _ids(ids: npt.ArrayLike, count: int) -> Ids:
     return numbers.astype(np.uint64)
 
 
-def _targets(targets: npt.ArrayLike | None, count: int, spec: ModelSpec) -> Targets:
+def _targets(targets: npt.ArrayLike | None, shape: tuple[int, ...], spec: ModelSpec) -> Targets:
+    """Targets of [N, k] timesteps of sequences."""
     if targets is None:
         return Targets()
     numbers, readout = np.asarray(targets), spec.readout
+    rows, width = shape if readout.every_step else shape[:1], readout.target_width
+    if numbers.ndim == len(rows) and width == 1:
+        numbers = numbers[..., None]
+    expected = f"expected shape {[*rows, width]}" + (f" or {list(rows)}" if width == 1 else "")
+    if numbers.shape != (*rows, width):
+        raise PushError(f"targets: {expected}, got {list(np.shape(targets))}")
+    numbers = numbers.reshape(shape[0], -1, width)
     if readout.target == "values":
-        if numbers.ndim == 1 and readout.outputs == 1:
-            numbers = numbers[:, None]
-        if numbers.shape != (count, readout.outputs) or np.isinf(numbers.astype(float)).any():
-            raise PushError(
-                f"targets: expected finite values of shape [{count}, {readout.outputs}], got {list(numbers.shape)}"
-            )
-        return Targets(values=numbers.astype(np.float32))
-    if numbers.shape != (count,) or not np.issubdtype(numbers.dtype, np.integer):
-        raise PushError(f"targets: expected [{count}] integer classes, got {list(numbers.shape)} of {numbers.dtype}")
-    if count and (numbers.min() < -1 or numbers.max() >= readout.classes):
+        if numbers.dtype.kind not in "iuf" or np.isinf(numbers).any():
+            raise PushError("targets: expected finite values, or NaN for none")
+        return Targets(numbers.astype(np.float32))
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise PushError(f"targets: expected integer classes, got {numbers.dtype}")
+    limits = np.array([head.classes for head in readout.all_heads])
+    if (numbers < -1).any() or (numbers >= limits).any():
         raise PushError(
-            f"targets: expected classes 0 .. {readout.classes - 1} (-1 for none), "
+            f"targets: expected classes below {', '.join(map(str, limits))} (-1 for none), "
             f"got {numbers.min()} .. {numbers.max()}"
         )
-    return Targets(classes=numbers.astype(np.int32))
+    return Targets(numbers.astype(np.int32))

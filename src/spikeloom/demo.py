@@ -142,7 +142,8 @@ def _achieved(
     task: Task, watch: Watch, waiter: _Waiter, seconds: float, pace: float | None, memory: dict[str, int]
 ) -> Achieved:
     last = watch.readouts[-1]
-    truth = dict(zip(waiter.held_out.tolist(), np.asarray(task.test.targets).tolist(), strict=True))
+    targets = np.asarray(task.test.targets).reshape(len(waiter.held_out), -1).tolist()
+    truth = dict(zip(waiter.held_out.tolist(), map(tuple, targets), strict=True))
     held = [answer for answer in watch.answers if answer.id in truth]
     early = [answer for answer in held if answer.version != last.version]
     if early:

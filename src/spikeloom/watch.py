@@ -16,10 +16,13 @@ TOPICS = ("readouts", "predictions", "brain-waves", "dead-letters")
 
 
 class Answer(NamedTuple):
+    """predicted, target: [k * H] classes, of the timesteps from `start` on."""
+
     id: int
     version: int
-    predicted: int
-    target: int
+    start: int
+    predicted: tuple[int, ...]
+    target: tuple[int, ...]
     in_training: bool
     sent_us: int
     answered_us: int
@@ -106,8 +109,9 @@ class Watch:
             answer = Answer(
                 message.id,
                 message.readout_version,
-                message.predicted_class,
-                message.target_class,
+                message.start,
+                tuple(message.predicted_classes),
+                tuple(message.target_classes),
                 message.in_training,
                 message.sent_us,
                 message.answered_us,

@@ -45,7 +45,7 @@ def slices(codes: np.ndarray, classes: np.ndarray, chance: random.Random) -> lis
             begin += len(group)
             cuts = sorted({0, 8, *(chance.randint(1, 7) for _ in range(chance.randint(0, 3)))})
             for start, end in itertools.pairwise(cuts):
-                piece = Slice(lane, group, start, codes[group, start:end], Targets(classes[group]), now_us())
+                piece = Slice(lane, group, start, codes[group, start:end], Targets.final(classes[group]), now_us())
                 records += [(lane, encode_slice(MODEL, piece))] * (2 if chance.random() < 0.1 else 1)
     chance.shuffle(records)
     return records
@@ -77,7 +77,7 @@ def keyless() -> list[tuple[bytes | None, bytes | None]]:
     keys = (None, b"0", b"3", b"-1", b"17", b"lane", b"\xff")
     ids = np.array([SEQUENCES + 2], np.uint64)
     lane = int(ids[0]) % MODEL.lanes
-    codes, targets = np.zeros((1, 8, 8), int), Targets(np.array([1], np.int32))
+    codes, targets = np.zeros((1, 8, 8), int), Targets.final(np.array([1], np.int32))
     records = [encode_slice(MODEL, Slice(lane, ids, 0, codes, targets, n)) for n in range(len(keys))]
     return [*zip(keys, records, strict=True), (b"1", None)]
 
@@ -173,7 +173,8 @@ def offline_columns(spikes: np.ndarray, classes: np.ndarray) -> list[bytes]:
     ids, bits, width = np.arange(len(spikes), dtype=np.uint64), pack(spikes), MODEL.witnesses.count // 16
     return [
         encode_columns(
-            MODEL, Columns(shard, 8 * width * shard, ids, bits[:, width * shard :][:, :width], Targets(classes))
+            MODEL,
+            Columns.final(shard, 8 * width * shard, ids, bits[:, width * shard :][:, :width], Targets.final(classes)),
         )
         for shard in range(2)
     ]

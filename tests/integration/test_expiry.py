@@ -9,8 +9,9 @@ from spikeloom.local import Stack
 from tests.integration.conftest import eventually, job
 from tests.models import small_model
 from wire import messages_pb2 as pb
-from wire.codec import Slice, Targets, columns_model, decode, decode_columns, encode_slice, now_us
+from wire.codec import Slice, columns_model, decode, decode_columns, encode_slice, now_us
 from wire.registry import read_all
+from wire.targets import Targets
 
 MODEL = small_model(model="expiry")
 
@@ -27,7 +28,7 @@ def emitted(stack: Stack) -> list[int]:
 
 def test_an_abandoned_sequence_expires_and_comes_back(stack: Stack, project_root: Path) -> None:
     codes = np.ones((1, 5, 8), np.int32)
-    classes = Targets(np.array([3], np.int32))
+    classes = Targets.final(np.array([3], np.int32))
     with Client(stack.connection) as client:
         client.register(MODEL)
         with job(stack, project_root, "roll_out", MODEL, "--expire-after", "2"):

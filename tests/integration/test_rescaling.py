@@ -15,8 +15,9 @@ from spikeloom.local import Stack
 from spikeloom.local.flink import FlinkSettings
 from tests.integration.conftest import eventually, offline_spikes
 from tests.models import small_model
-from wire.codec import Slice, Targets, columns_model, decode_columns, encode_slice, now_us, pack
+from wire.codec import Slice, columns_model, decode_columns, encode_slice, now_us, pack
 from wire.registry import read_all
+from wire.targets import Targets
 
 # Long sequences and few neurons: state holds snapshots of membranes, not only records.
 MODEL = small_model(
@@ -43,7 +44,7 @@ def slices(codes: np.ndarray, classes: np.ndarray, chance: random.Random) -> lis
         for group in np.array_split(ids, 5):
             cuts = sorted({0, 40, *chance.sample(range(1, 40), 15)})
             for start, end in itertools.pairwise(cuts):
-                piece = Slice(lane, group, start, codes[group, start:end], Targets(classes[group]), now_us())
+                piece = Slice(lane, group, start, codes[group, start:end], Targets.final(classes[group]), now_us())
                 timed.append((start + chance.uniform(0, 12), lane, encode_slice(MODEL, piece)))
     return [(lane, record) for _, lane, record in sorted(timed)]
 

@@ -20,7 +20,8 @@ from tests.models import small_model
 from tests.operators.test_lane import DictStore
 from wire import codec
 from wire import messages_pb2 as pb
-from wire.codec import Columns, SumsPart, Targets, decode, decode_sums, encode_columns, pack
+from wire.codec import Columns, SumsPart, decode, decode_sums, encode_columns, pack
+from wire.targets import Targets
 
 P, SHARDS, CLASSES = 64, 2, 10
 MODEL = small_model()
@@ -123,7 +124,7 @@ def records(ids: np.ndarray, spikes: np.ndarray, classes: np.ndarray, seed: int)
                 part, rows = np.split(rows, [chance.randint(1, 20)])
                 bits = pack(spikes[part, shard * width : (shard + 1) * width])
                 record = encode_columns(
-                    MODEL, Columns(shard, shard * width, ids[part], bits, Targets(classes=classes[part]))
+                    MODEL, Columns.final(shard, shard * width, ids[part], bits, Targets.final(classes[part]))
                 )
                 made += [record] * (2 if chance.random() < 0.1 else 1)
     chance.shuffle(made)
@@ -231,8 +232,8 @@ def test_what_cannot_be_used_is_a_dead_letter_and_other_models_are_passed_over()
     ids, spikes, classes = np.arange(8, dtype=np.uint64), np.ones((8, P), np.uint8), np.zeros(8, np.int32)
 
     def record(model: ModelSpec, rows: slice) -> bytes:
-        targets = Targets(classes=classes[rows])
-        return encode_columns(model, Columns(0, 0, ids[rows], pack(spikes[rows, : P // SHARDS]), targets))
+        targets = Targets.final(classes[rows])
+        return encode_columns(model, Columns.final(0, 0, ids[rows], pack(spikes[rows, : P // SHARDS]), targets))
 
     task = Task(MODEL, 2)
     other = small_model(model="other")
@@ -252,7 +253,7 @@ def test_sums_with_values_for_targets() -> None:
     task = Task(model, 4)
     for shard in range(SHARDS):
         bits = pack(spikes[:, 32 * shard : 32 * shard + 32])
-        task.process(encode_columns(model, Columns(shard, 32 * shard, ids, bits, Targets(values=values))))
+        task.process(encode_columns(model, Columns.final(shard, 32 * shard, ids, bits, Targets.final(values))))
     task.pass_time()
     (part,) = [decode_sums(record, model) for record in task.sent]
     assert isinstance(part, SumsPart)

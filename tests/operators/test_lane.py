@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from operators.lane import REMEMBER_MS, Cohort, Expired, Lane
 from snn.model import ModelSpec
 from tests.models import small_model
-from wire.codec import Slice, Targets, encode_slice
+from wire.codec import Slice, encode_slice
+from wire.targets import Targets
 
 T, M = 6, 2
 NEURONS = 3  # 12 bytes of membranes against 2 bytes of codes a timestep: snapshots come after all six
@@ -49,7 +50,7 @@ class DictStore:
 
 
 def cut(ids: list[int], start: int, codes: np.ndarray, classes: list[int] | None = None, model=MODEL):
-    targets = Targets() if classes is None else Targets(np.array(classes, np.int32))
+    targets = Targets() if classes is None else Targets.final(np.array(classes, np.int32))
     piece = Slice(0, np.array(ids, np.uint64), start, codes, targets, sent_us=5)
     return piece, encode_slice(model, piece)
 
@@ -254,7 +255,7 @@ def test_a_target_may_come_with_any_slice_and_the_first_counts() -> None:
     lane = Lane(MODEL, store, 1)
     lane.offer(*cut([3], 2, codes[:, 2:]), 1)
     (cohort,) = lane.complete()
-    assert cohort.targets.classes.tolist() == [7]
+    assert cohort.targets.numbers.tolist() == [[[7]]]
 
 
 @pytest.mark.parametrize("together", [True, False])

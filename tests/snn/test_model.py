@@ -27,6 +27,11 @@ GAUSSIAN = {"law": {"name": "gaussian"}, "count": 64}
         ({"witnesses": GAUSSIAN | {"law": {"name": "gauss"}}}, ["witnesses.law", "gaussian"]),
         ({"readout": {"outputs": 10, "loss": "logistic"}}, ["logistic", "10"]),
         ({"readout": {"outputs": 10, "los": "squared"}}, ["readout.los"]),
+        ({"readout": {"heads": [{"name": "a", "outputs": 3}]}}, ["readout.heads", "at least 2"]),
+        ({"readout": {"heads": [{"name": "a", "outputs": 3}] * 2}}, ["distinct names", "'a', 'a'"]),
+        ({"readout": {"heads": [{"name": "a", "outputs": 3}, {"name": "b"}]}}, ["heads.1", "outputs >= 2, got 1"]),
+        ({"readout": {"heads": [{"name": n, "outputs": 3} for n in "ab"], "outputs": 5}}, ["6 in all", "outputs: 5"]),
+        ({"readout": {"outputs": 10, "loss": "heads"}}, ["needs `heads`"]),
         ({"input": {"timesteps": 8, "features": 4, "bits": 4, "end_pulse": True}}, ["field_max <= input.features = 4"]),
     ],
 )

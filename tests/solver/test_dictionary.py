@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from snn import fingerprint
 from snn.model import ReadoutSpec
+from snn.readout import Rows
 from solver_service import columns as columns_module
 from solver_service import snapshot
 from solver_service.columns import Columns
-from solver_service.dictionary import Dictionary, Piece, Rows
+from solver_service.dictionary import Dictionary, Piece, Shape
 from solver_service.losses import LOSSES
 
 SPEC = ReadoutSpec(outputs=3)  # squared: rows are kept as sums alone
@@ -35,7 +36,7 @@ def _pieces(
     for shard in range(SHARDS):
         bits = np.packbits(spikes[:, shard * width : (shard + 1) * width], axis=1, bitorder="little")
         parts = [order[at : at + chunk] for at in range(0, len(order), chunk)]
-        queues.append([Piece(shard, ids[part], bits[part], classes[part]) for part in parts])
+        queues.append([Piece(shard, ids[part], bits[part][:, None], classes[part][:, None, None]) for part in parts])
     pieces = []
     while any(queues):
         shard = int(rng.choice([k for k, queue in enumerate(queues) if queue]))
@@ -60,7 +61,7 @@ def test_same_dictionary_whatever_chunks_order_and_repetition(
     pieces = _pieces(seed, chunk, order, *data)
     if repeat:
         pieces += pieces[::-1]
-    dictionary, columns = Dictionary(WITNESSES, SHARDS, spec), Columns(WITNESSES, 3)
+    dictionary, columns = Dictionary(Shape(WITNESSES, SHARDS, 1), spec), Columns(WITNESSES, 3)
     dropped = 0
     for at, piece in enumerate(pieces):
         dropped += dictionary.add(piece)
@@ -120,7 +121,7 @@ def test_window_equals_recomputation(
 def _window_equals_recomputation(seed: int, n: int, chunk: int, window: int, solve_every: int) -> None:
     ids, spikes, _ = data = _data(seed, n)
     order = np.random.default_rng(seed + 1).permutation(n)
-    dictionary = Dictionary(WITNESSES, SHARDS, SPEC.model_copy(update={"window": window}))
+    dictionary = Dictionary(Shape(WITNESSES, SHARDS, 1), SPEC.model_copy(update={"window": window}))
     columns = Columns(WITNESSES, 3)
     pieces = _pieces(seed, chunk, order, *data)
     for at, piece in enumerate([*pieces, *pieces[:3]]):  # late repetitions of rows that left are dropped
@@ -160,7 +161,7 @@ def test_a_full_dictionary_keeps_the_rows_whose_ids_hash_lowest(
 ) -> None:
     """Whatever order, repetition and restarts; subtracted columns equal those of these rows alone."""
     ids, spikes, classes = data = _data(seed, n)
-    shape = (WITNESSES, SHARDS, KEPT, budget)
+    shape = (Shape(WITNESSES, SHARDS, 1), KEPT, budget)
     dictionary, columns = Dictionary(*shape), Columns(WITNESSES, 3)
     pieces = _pieces(seed, chunk, np.random.default_rng(seed).permutation(n), *data)
     for at, piece in enumerate([*pieces, *pieces[:3]]):
@@ -182,11 +183,13 @@ def test_rows_stay_within_the_budget(readout: dict) -> None:
     """And use most of it; the sample has as much of the stream's first half as of its second."""
     budget, n, block = 500_000, 20_000, 100
     spec = KEPT.model_copy(update=readout)
-    dictionary, columns = Dictionary(WITNESSES, 1, spec, budget), Columns(WITNESSES, 3)
+    dictionary, columns = Dictionary(Shape(WITNESSES, 1, 1), spec, budget), Columns(WITNESSES, 3)
     rng, largest = np.random.default_rng(0), 0
     for top in range(0, n, block):
         bits = rng.integers(0, 256, (block, WITNESSES // 8), np.uint8)
-        dictionary.add(Piece(0, np.arange(top, top + block, dtype=np.uint64), bits, np.zeros(block, np.int32)))
+        dictionary.add(
+            Piece(0, np.arange(top, top + block, dtype=np.uint64), bits[:, None], np.zeros((block, 1, 1), np.int32))
+        )
         largest = max(largest, dictionary.bytes)
         columns.update(*dictionary.take_changes())
         assert dictionary.rows == min(top + block, dictionary.keep)
@@ -205,10 +208,10 @@ def test_a_sample_stays_uniform_when_the_budget_changes(seed: int, n: int, befor
     """Ids that hashed too high for the old budget are gone, so later ones like them must not stay either."""
     data = _data(seed, n)
     pieces = _pieces(seed, 5, np.arange(n), *data)
-    first = Dictionary(WITNESSES, SHARDS, KEPT, before)
+    first = Dictionary(Shape(WITNESSES, SHARDS, 1), KEPT, before)
     for piece in pieces[: len(pieces) // 2]:
         first.add(piece)
-    second = Dictionary.from_arrays(first.arrays(), WITNESSES, SHARDS, KEPT, after)
+    second = Dictionary.from_arrays(first.arrays(), Shape(WITNESSES, SHARDS, 1), KEPT, after)
     gone = sorted(_rank(i) for i in _ids(first))[first.keep :]
     for piece in pieces:
         second.add(piece)
@@ -219,7 +222,7 @@ def test_a_sample_stays_uniform_when_the_budget_changes(seed: int, n: int, befor
 def test_pieces_wait_for_their_shards() -> None:
     ids, spikes, classes = _data(0, 4)
     first, second = sorted(_pieces(0, 4, np.arange(4), ids, spikes, classes), key=lambda piece: piece.shard)
-    dictionary = Dictionary(WITNESSES, SHARDS, SPEC)
+    dictionary = Dictionary(Shape(WITNESSES, SHARDS, 1), SPEC)
     dictionary.add(second)
     assert (dictionary.rows, dictionary.pending, dictionary.fresh) == (0, 4, 0)
     dictionary.add(first)
@@ -233,12 +236,12 @@ def test_state_goes_through_arrays(seed: int, n: int, missing: int) -> None:
     data = _data(seed, n)
     pieces = _pieces(seed, 5, np.arange(n), *data)
     spec = SPEC.model_copy(update={"window": 20})
-    whole, half = Dictionary(WITNESSES, SHARDS, spec), Dictionary(WITNESSES, SHARDS, spec)
+    whole, half = Dictionary(Shape(WITNESSES, SHARDS, 1), spec), Dictionary(Shape(WITNESSES, SHARDS, 1), spec)
     pieces = pieces[: len(pieces) - missing]
     stop = len(pieces) // 2
     for piece in pieces[:stop]:
         half.add(piece)
-    half = Dictionary.from_arrays(half.arrays(), WITNESSES, SHARDS, spec)
+    half = Dictionary.from_arrays(half.arrays(), Shape(WITNESSES, SHARDS, 1), spec)
     for piece in pieces:
         whole.add(piece)
     for piece in pieces[max(0, stop - 2) :]:  # two pieces again: read, but not in the snapshot's offsets
@@ -251,8 +254,8 @@ def test_state_goes_through_arrays(seed: int, n: int, missing: int) -> None:
 @settings(deadline=None, max_examples=30)
 def test_fingerprints_find_exactly_the_equal_columns(seed: int, n: int) -> None:
     ids, spikes, classes = _data(seed, n)
-    columns, dictionary = Columns(WITNESSES, 3), Dictionary(WITNESSES, 1, SPEC)
-    dictionary.add(Piece(0, ids, np.packbits(spikes, axis=1, bitorder="little"), classes))
+    columns, dictionary = Columns(WITNESSES, 3), Dictionary(Shape(WITNESSES, 1, 1), SPEC)
+    dictionary.add(Piece(0, ids, np.packbits(spikes[:, None], axis=2, bitorder="little"), classes[:, None, None]))
     columns.update(*dictionary.take_changes())
     _, inverse = np.unique(spikes, axis=1, return_inverse=True)
     classes_of = fingerprint.distinct(columns.fingerprints)[1]
@@ -271,8 +274,8 @@ def test_fingerprints_add_and_subtract_with_carry() -> None:
 
 def test_samples_hold_the_candidates() -> None:
     ids, spikes, classes = _data(2, 30)
-    dictionary, columns = Dictionary(WITNESSES, 1, KEPT), Columns(WITNESSES, 3)
-    dictionary.add(Piece(0, ids, np.packbits(spikes, axis=1, bitorder="little"), classes))
+    dictionary, columns = Dictionary(Shape(WITNESSES, 1, 1), KEPT), Columns(WITNESSES, 3)
+    dictionary.add(Piece(0, ids, np.packbits(spikes[:, None], axis=2, bitorder="little"), classes[:, None, None]))
     columns.update(*dictionary.take_changes())
     samples = columns.samples(dictionary.all_rows(), LOSSES["multinomial"])
     assert samples.columns == len(columns.candidates) == columns.moments().columns
@@ -281,8 +284,8 @@ def test_samples_hold_the_candidates() -> None:
 
 def test_snapshot_round_trip_and_refusal(tmp_path) -> None:
     ids, spikes, classes = _data(3, 20)
-    dictionary = Dictionary(WITNESSES, 1, SPEC)
-    dictionary.add(Piece(0, ids, np.packbits(spikes, axis=1, bitorder="little"), classes))
+    dictionary = Dictionary(Shape(WITNESSES, 1, 1), SPEC)
+    dictionary.add(Piece(0, ids, np.packbits(spikes[:, None], axis=2, bitorder="little"), classes[:, None, None]))
     assert snapshot.load(tmp_path / "none") is None
     for offset in (1, 2, 3):
         path = snapshot.save(tmp_path, {"offsets": {"0": offset}}, {"m.x": dictionary.arrays()})

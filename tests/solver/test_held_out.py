@@ -14,8 +14,9 @@ from solver_service.path import warm_path
 from solver_service.solvers import solve
 from solver_service.trainer import Trainer
 from wire import messages_pb2 as pb
-from wire.codec import Columns, Targets, encode_columns
+from wire.codec import Columns, encode_columns
 from wire.idset import IdSet
+from wire.targets import Targets
 
 WITNESSES = 40
 
@@ -41,7 +42,7 @@ def data(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def record(spec: ModelSpec, ids: np.ndarray, spikes: np.ndarray, classes: np.ndarray) -> bytes:
     bits = np.packbits(spikes, axis=1, bitorder="little")
-    return encode_columns(spec, Columns(0, 0, ids, bits, Targets(classes=classes)))
+    return encode_columns(spec, Columns.final(0, 0, ids, bits, Targets.final(classes)))
 
 
 def trained_on(message: pb.Readout) -> IdSet:

@@ -12,10 +12,11 @@ from solver_service.service import SolverService
 from solver_service.settings import SolverSettings
 from solver_service.trainer import Trainer
 from wire import messages_pb2 as pb
-from wire.codec import Columns, Targets, decode_readout, encode_columns, encode_readout
+from wire.codec import Columns, decode_readout, encode_columns, encode_readout
 from wire.connection import KafkaConnection
 from wire.idset import IdSet
 from wire.reasons import Reason, WireError
+from wire.targets import Targets
 
 
 def _model(name: str = "tiny", **readout: object) -> ModelSpec:
@@ -32,16 +33,16 @@ def _model(name: str = "tiny", **readout: object) -> ModelSpec:
 def _records(model: ModelSpec, n: int = 120, batch: int = 16) -> list[bytes]:
     rng = np.random.default_rng(0)
     spikes = rng.integers(0, 2, (n, 64), np.uint8)
-    classes = ((spikes[:, 0] + spikes[:, 1]) % max(2, model.readout.classes)).astype(np.int32)
+    classes = ((spikes[:, 0] + spikes[:, 1]) % (2 if model.readout.loss == "logistic" else 3)).astype(np.int32)
     values = spikes[:, :3].astype(np.float32) if model.readout.target == "values" else None
     records = []
     for at in range(0, n, batch):
         for shard in range(2):
             bits = np.packbits(spikes[at : at + batch, 32 * shard : 32 * shard + 32], axis=1, bitorder="little")
             rows = slice(at, at + batch)
-            targets = Targets(classes=classes[rows]) if values is None else Targets(values=values[rows])
+            targets = Targets.final(classes[rows]) if values is None else Targets.final(values[rows])
             ids = np.arange(at, at + len(bits), dtype=np.uint64)
-            records.append(encode_columns(model, Columns(shard, 32 * shard, ids, bits, targets)))
+            records.append(encode_columns(model, Columns.final(shard, 32 * shard, ids, bits, targets)))
     return records
 
 
@@ -156,7 +157,7 @@ def test_poison_is_a_dead_letter_and_stops_nothing(service: SolverService, monke
 def test_a_window_that_does_not_fit_is_refused(service: SolverService, tmp_path: Path) -> None:
     small = SolverService(SolverSettings(state=tmp_path, rows_mib=1), KafkaConnection())
     model = _model(window=100_000)
-    with pytest.raises(WireError, match=r"too_large: readout.window: expected at most [\d,]+ rows .*got 100,000"):
+    with pytest.raises(WireError, match=r"too_large: readout.window: expected at most [\d,]+ samples .*got 100,000"):
         small.register(model)
     assert small.trainers == {}
     service.register(model)

@@ -20,8 +20,9 @@ from solver_service.losses import LOSSES
 from solver_service.solvers import solve
 from solver_service.trainer import Trainer
 from wire import codec
-from wire.codec import Targets, encode_columns
+from wire.codec import encode_columns
 from wire.idset import IdSet
+from wire.targets import Targets
 
 WITNESSES, SHARDS = 64, 2
 
@@ -51,8 +52,8 @@ def _record(model: ModelSpec, shard: int, ids: np.ndarray, spikes: np.ndarray, c
     width = WITNESSES // SHARDS
     bits = np.packbits(spikes[:, shard * width : (shard + 1) * width], axis=1, bitorder="little")
     values = spikes[:, :3].astype(np.float32) if model.readout.target == "values" else None
-    targets = Targets(classes=classes) if values is None else Targets(values=values)
-    return encode_columns(model, codec.Columns(shard, shard * width, ids, bits, targets))
+    targets = Targets.final(classes) if values is None else Targets.final(values)
+    return encode_columns(model, codec.Columns.final(shard, shard * width, ids, bits, targets))
 
 
 def _records(model: ModelSpec, seed: int, chunk: int, data: tuple[np.ndarray, ...]) -> list[bytes]:

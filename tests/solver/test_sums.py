@@ -27,7 +27,7 @@ from wire.reasons import Reason, WireError
 def sums_of(model: ModelSpec, ids: np.ndarray, spikes: np.ndarray, classes: np.ndarray) -> list[bytes]:
     """The records of sums over some samples."""
     matrix = BitMatrix.from_dense(spikes)
-    sums = of_rows(matrix, ids, encode_targets(classes, model.readout))
+    sums = of_rows(matrix, ids, encode_targets(classes[:, None], model.readout))
     return list(codec.encode_sums(model, ids, 1, sums, matrix.gram()))
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 
 from snn.model import ReadoutSpec
+from snn.readout import Rows
 from solver_service.columns import Columns
-from solver_service.dictionary import Dictionary, Rows
+from solver_service.dictionary import Dictionary, Shape
 from solver_service.weights import balanced, by_age
 from wire.reasons import WireError
 
@@ -70,8 +71,8 @@ def test_decayed_sums_are_those_of_weighted_rows(seed: int, n: int, half_life: i
 
 def test_a_half_life_that_does_not_fit_is_refused() -> None:
     with pytest.raises(WireError, match=r"half_life \(20 times its rows are kept\): expected at most .*got 200,000"):
-        Dictionary(64, 2, ReadoutSpec(outputs=3, loss="multinomial", half_life=10_000), 2**20)
-    assert Dictionary(64, 2, ReadoutSpec(outputs=3, half_life=10_000), 2**20).sums_only
+        Dictionary(Shape(64, 2, 1), ReadoutSpec(outputs=3, loss="multinomial", half_life=10_000), 2**20)
+    assert Dictionary(Shape(64, 2, 1), ReadoutSpec(outputs=3, half_life=10_000), 2**20).sums_only
 
 
 @pytest.mark.parametrize(

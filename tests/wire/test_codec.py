@@ -15,16 +15,17 @@ from snn.sums import Sums
 from tests.models import small_model
 from wire import codec
 from wire import messages_pb2 as pb
-from wire.codec import Columns, Slice, Targets
+from wire.codec import Columns, Slice
 from wire.idset import IdSet
 from wire.reasons import Reason, WireError
+from wire.targets import Targets
 
 MODEL = small_model()
 
 
 def piece(**changes: object) -> Slice:
     given = Slice(
-        1, np.array([1, 5], np.uint64), 2, np.ones((2, 3, 8), np.int32), Targets(np.array([3, -1], np.int32)), 9
+        1, np.array([1, 5], np.uint64), 2, np.ones((2, 3, 8), np.int32), Targets.final(np.array([3, -1], np.int32)), 9
     )
     return given._replace(**changes)
 
@@ -60,8 +61,8 @@ def test_a_slice_comes_back_as_it_went(bits: int) -> None:
     assert np.array_equal(got.codes, codes)
     assert np.array_equal(got.ids, sent.ids)
     assert (got.lane, got.start, got.sent_us) == (1, 2, 9)
-    assert got.targets.classes is not None
-    assert got.targets.classes.tolist() == [3, -1]
+    assert got.targets.numbers is not None
+    assert got.targets.numbers.tolist() == [[[3]], [[-1]]]
 
 
 def test_a_slice_of_another_model_is_not_ours() -> None:
@@ -137,7 +138,7 @@ def test_no_bytes_get_past_the_codec_unchecked(record: bytes) -> None:
 
 def test_columns_need_model_shard_width_and_targets() -> None:
     bits = np.random.default_rng(0).integers(0, 256, (2, 4), dtype=np.uint8)
-    columns = Columns(1, 32, np.array([4, 9], np.uint64), bits, Targets(np.array([0, 9], np.int32)))
+    columns = Columns.final(1, 32, np.array([4, 9], np.uint64), bits, Targets.final(np.array([0, 9], np.int32)))
     record = codec.encode_columns(MODEL, columns)
     got = codec.decode_columns(record, MODEL)
     assert np.array_equal(got.bits, bits)
@@ -147,7 +148,7 @@ def test_columns_need_model_shard_width_and_targets() -> None:
         (columns._replace(shard=2), Reason.WRONG_SHAPE),
         (columns._replace(first_witness=0), Reason.WRONG_SHAPE),
         (columns._replace(targets=Targets()), Reason.BAD_TARGET),
-        (columns._replace(targets=Targets(np.array([0, -1], np.int32))), Reason.BAD_TARGET),
+        (columns._replace(targets=Targets.final(np.array([0, -1], np.int32))), Reason.BAD_TARGET),
     ):
         with pytest.raises(WireError) as error:
             codec.decode_columns(codec.encode_columns(MODEL, changed), MODEL)
