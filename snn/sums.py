@@ -46,3 +46,9 @@ def of_rows(spikes: "BitMatrix", ids: fingerprint.Words, targets: Array, weights
         fingerprint.from_limbs(products[:, 1 + outputs :].astype(np.uint64)),
         fingerprint.from_limbs(words.sum(axis=0, keepdims=True)),
     )
+
+
+def add(a: Sums, b: Sums) -> Sums:
+    """The sums over the rows of both."""
+    plain = (getattr(a, name) + getattr(b, name) for name in Sums._fields[:5])
+    return Sums(*plain, fingerprint.add(a.fingerprints, b.fingerprints), fingerprint.add(a.everything, b.everything))
