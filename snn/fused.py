@@ -33,6 +33,7 @@ TILE = 1024  # neurons of a tile's widest layer: their currents of a chunk are 4
 TILE_BYTES = 2**18  # of a tile's first weights: half of a small L2 cache, which they share with the currents
 EXACT = 2.0**24  # integers that float32 holds
 STRIP = 4096  # numbers whose grid is checked at once: 16 KB, read twice
+TRUNK_SPIKES = 2**23  # of a layer of the trunk at a time: 8 MB, and 16 MB or 32 MB as numbers for the layer above
 FINEST = 2.0**-30  # a grid finer than this is none: one number below 2^-6 fills float32
 
 Float = npt.NDArray[np.float32]
@@ -43,6 +44,8 @@ Bits = npt.NDArray[np.bool_]
 class Prepared(tuple[Layer, ...]):
     """A network, checked and laid out for the kernel once, so that a call need not.
 
+    Its stages run one behind the other, over as many sequences at a time as TRUNK_SPIKES allows.
+
     Raises ValueError where shapes disagree, a number is not finite, or weights lie on no grid on which every current
     is exact.
     """
@@ -52,27 +55,53 @@ class Prepared(tuple[Layer, ...]):
         return super().__new__(cls, network)
 
     def __init__(self, network: Network) -> None:
-        self.features = len(network[0].weights)
-        self.subnetworks = networks.subnetworks(network)
-        self.widths = np.array([len(layer.bias) // max(self.subnetworks, 1) for layer in network])
         self.columns = [len(layer.bias) for layer in network]
-        self.recurrent = np.array([layer.recurrent is not None for layer in network])
+        self.stages, layers, neurons = [], 0, 0
+        for layers_of_stage in networks.stages(network):
+            self.stages.append(Stage(layers_of_stage, layers, neurons))
+            layers += len(layers_of_stage)
+            neurons += sum(len(layer.bias) for layer in layers_of_stage)
+
+    @cached_property
+    def resting(self) -> Float:
+        """[n] membranes of one sequence before its first timestep."""
+        return -torch.cat([layer.threshold for layer in self]).numpy()
+
+    @property
+    def whole(self) -> bool:
+        """Whether inputs of 16 bits can be taken as they are."""
+        return self.stages[0].whole
+
+    def refuse_inexact_inputs(self, largest: float, grid: float) -> None:
+        """ValueError where inputs up to `largest`, multiples of `grid`, may give a current that float32 rounds."""
+        first = self.stages[0]
+        _refuse_inexact("inputs", largest * first.reach + first.feedback, grid * first.grid)
+
+
+class Stage:
+    """What one pass of the kernel takes: a layer of the trunk, or the subnetworks (`networks.stages`)."""
+
+    def __init__(self, layers: Network, below: int, neurons_below: int) -> None:
+        """`below` layers of so many neurons lie below it, whose spikes it reads; inputs where there are none."""
+        self.layers, self.below, self.neurons_below = layers, below, neurons_below
+        self.features = len(layers[0].weights)
+        self.subnetworks = networks.subnetworks(layers)
+        self.neurons = len(layers[-1].bias)
+        self.widths = np.array([len(layer.bias) // max(self.subnetworks, 1) for layer in layers])
+        self.recurrent = np.array([layer.recurrent is not None for layer in layers])
         self.grid, self.reach, self.feedback, self.whole = 1.0, 0.0, 0.0, True
         if self.subnetworks:
             self._lay_out()
 
     def _lay_out(self) -> None:
         self.grid, self.reach, self.feedback = self._exact()
-        self.whole = bool(self[0].weights.abs().max() < 2.0**15 * self.grid)
-        most = min(TILE, TILE_BYTES // (2 * self.features)) // int(self.widths.max())
+        self.whole = bool(self.layers[0].weights.abs().max() < 2.0**15 * self.grid)
+        # Few neurons of a trunk fire at a time, so that few of the weights are read.
+        most = TILE if self.below else min(TILE, TILE_BYTES // (2 * self.features))
+        most //= int(self.widths.max())
         tiles = -(-self.subnetworks // max(PANEL, most))
         self.lanes = -(-self.subnetworks // (tiles * PANEL)) * PANEL
-        self.parameters = tiles_of.parameters(self, self.lanes)
-
-    @cached_property
-    def resting(self) -> Float:
-        """[n] membranes of one sequence before its first timestep."""
-        return -torch.cat([layer.threshold for layer in self]).numpy()
+        self.parameters = tiles_of.parameters(self.layers, self.lanes)
 
     @cached_property
     def codes(self) -> npt.NDArray[np.int16]:
@@ -84,14 +113,10 @@ class Prepared(tuple[Layer, ...]):
         """The first weights as they are, as `product` reads them."""
         return self._panels(1, 1)
 
-    def refuse_inexact_inputs(self, largest: float, grid: float) -> None:
-        """ValueError where inputs up to `largest`, multiples of `grid`, may give a current that float32 rounds."""
-        _refuse_inexact("inputs", largest * self.reach + self.feedback, grid * self.grid)
-
     def _exact(self) -> tuple[float, float, float]:
         """The first layer's grid, its current per unit of input, and its current from its own spikes."""
         found = []
-        for number, layer in enumerate(self, start=1):
+        for number, layer in enumerate(self.layers, start=self.below + 1):
             parts = [layer.weights] if layer.recurrent is None else [layer.weights, layer.recurrent]
             grid = min(measure(part.numpy().ravel())[0] for part in parts)
             reach, feedback = [part.abs().sum(dim=-2).max().item() for part in parts] + [0.0] * (2 - len(parts))
@@ -101,7 +126,7 @@ class Prepared(tuple[Layer, ...]):
 
     def _panels(self, scale: float, group: int) -> Float:
         """[tiles, panels, groups of features, PANEL, group]: what `product` multiplies lies together."""
-        weights = tiles_of.first_weights(self, self.lanes) * np.float32(scale)
+        weights = tiles_of.first_weights(self.layers, self.lanes) * np.float32(scale)
         tiles, features, width, lanes = weights.shape
         padded = np.pad(weights, ((0, 0), (0, -features % group), (0, 0), (0, 0)))
         split = padded.reshape(tiles, -1, group, width * lanes // PANEL, PANEL)
@@ -151,34 +176,53 @@ def step(
     """Step through x * unit, x [B, k, m] int16 (where `network.whole`) or float32, from `membranes` [B, all neurons
     of all layers side by side], which are changed in place. Sequence b begins delays[b] columns into `active`, at the
     first one if left out. Trusts its caller to have checked them."""
-    batch, steps, features = x.shape
+    batch, steps, _ = x.shape
     if delays is None:
         delays, span = np.zeros(batch, np.int64), steps
     else:
         span = steps + int(delays.max(initial=0))
-    whole = x.dtype == np.int16
     spikes = np.empty((batch, steps if every_step else 1, network.columns[-1]), np.bool_)
     active = np.zeros((len(network), span), np.int64)
+    widest = max((stage.neurons for stage in network.stages[:-1]), default=0)
+    together = max(1, TRUNK_SPIKES // (steps * widest)) if widest else max(1, batch)
+    for begin in range(0, batch, together):
+        some = slice(begin, begin + together)
+        heard, of_one = x[some], unit
+        for stage in network.stages:
+            top = stage is network.stages[-1]
+            fired = spikes[some] if top else np.empty((len(heard), steps, stage.neurons), np.bool_)
+            _step_stage(heard, of_one, stage, membranes[some], delays[some], fired, active)
+            heard, of_one = fired, 1.0
+    return Stepped(spikes, active)
+
+
+def _step_stage(
+    x: npt.NDArray, unit: float, stage: Stage, membranes: Float, delays: Integers, spikes: Bits, active: Integers
+) -> None:
+    """Step one stage through x * unit, or through spikes x; its own of the membranes and rows of `active` change."""
     if not spikes.size:
-        return Stepped(spikes, active)
-    rows = x.reshape(-1, features)
-    if whole and features % 2:
+        return
+    if x.dtype == np.bool_:
+        x = x.astype(np.int16 if stage.whole else np.float32)
+    whole = x.dtype == np.int16
+    rows = x.reshape(-1, stage.features)
+    if whole and stage.features % 2:
         rows = np.pad(rows, ((0, 0), (0, 1)))
     _roll_out(
         *_compress(np.ascontiguousarray(rows).view(np.int32)),
-        np.float32(unit * network.grid if whole else unit),
-        network.codes if whole else network.floats,
-        network.parameters,
-        network.widths,
-        network.recurrent,
-        network.subnetworks,
+        np.float32(unit * stage.grid if whole else unit),
+        stage.codes if whole else stage.floats,
+        stage.parameters,
+        stage.widths,
+        stage.recurrent,
+        stage.subnetworks,
         membranes,
+        stage.neurons_below,
         delays,
-        steps,
+        x.shape[1],
         spikes,
-        active,
+        active[stage.below : stage.below + len(stage.layers)],
     )
-    return Stepped(spikes, active)
 
 
 def _refuse_inexact(what: str, largest: float, grid: float) -> None:
@@ -280,6 +324,7 @@ def _roll_out(
     recurrent: Bits,
     subnetworks: int,
     membranes: Float,
+    begins: int,
     delays: Integers,
     steps: int,
     spikes: Bits,
@@ -299,7 +344,7 @@ def _roll_out(
         for top in range(0, rows, CHUNK):
             height = min(CHUNK, rows - top)
             _receive(x, which, counts, unit, first, tile, own, drive, top, height)
-            at, neuron, column = 0, 0, 0  # of the layer: its parameters, its membranes in `u` and in `membranes`
+            at, neuron, column = 0, 0, begins  # of the layer: its parameters, its membranes in `u` and in `membranes`
             for layer in range(depth):
                 width = widths[layer]
                 n = width * lanes

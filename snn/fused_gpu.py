@@ -2,7 +2,8 @@
 
 A program takes ROWS sequences and LANES subnetworks (`snn.tiles`) through all timesteps and all layers. Per timestep:
 currents of the first layer from the input, spikes of a layer into currents of the next, and a layer's own last spikes
-through V, all without leaving the program. The loops over the neurons of a subnetwork are unrolled.
+through V, all without leaving the program. The loops over the neurons of a subnetwork are unrolled. A layer
+of the trunk is a launch of its own, whose spikes at every timestep are the input of the next.
 
 Bits. Within the exactness bound a current is the same number in any order, if nothing is shortened on the way:
 `input_precision="ieee"` keeps tl.dot from rounding float32 to TF32's 10 bits. The membrane must round after each
@@ -29,6 +30,7 @@ from snn.network import Layer, Network
 ROWS = 16  # sequences of a program: the least that tl.dot takes
 LANES = 32  # subnetworks of a program
 FEATURES = 32  # multiplied at a time
+TRUNK_SPIKES = 2**26  # of a layer of the trunk at a time: 256 MB, as the numbers that the layer above reads
 LARGEST = 32  # neurons of a subnetwork: more membranes than this leave the registers and unroll for minutes
 
 
@@ -40,50 +42,91 @@ class Prepared(tuple[Layer, ...]):
         return super().__new__(cls, (_on(device, layer) for layer in network))
 
     def __init__(self, network: Network, device: torch.device) -> None:
-        self.subnetworks = networks.subnetworks(network)
-        self.widths = tuple(len(layer.bias) // max(self.subnetworks, 1) for layer in network)
-        self.recurrent = tuple(layer.recurrent is not None for layer in network)
+        self.stages = [Stage(layers, device) for layers in networks.stages(tuple(self))]
+
+
+class Stage:
+    """What one launch of the kernel takes: a layer of the trunk, or the subnetworks (`networks.stages`)."""
+
+    def __init__(self, layers: Network, device: torch.device) -> None:
+        self.layers = layers
+        self.subnetworks = networks.subnetworks(layers)
+        self.widths = tuple(len(layer.bias) // max(self.subnetworks, 1) for layer in layers)
+        self.recurrent = tuple(layer.recurrent is not None for layer in layers)
         self.fits = 0 < sum(self.widths) <= LARGEST
         if self.fits:
-            self.first = torch.from_numpy(tiles.first_weights(network, LANES)).to(device)
-            self.parameters = torch.from_numpy(tiles.parameters(network, LANES)).to(device)
+            self.first = torch.from_numpy(tiles.first_weights(layers, LANES)).to(device)
+            self.parameters = torch.from_numpy(tiles.parameters(layers, LANES)).to(device)
 
 
 def roll_out(inputs: Tensor, state: State, network: Network, every_step: bool = False) -> RollOut:
     """`snn.lif.roll_out` for tensors on a GPU; a network that is stepped often is `Prepared` once.
 
-    Subnetworks of more than LARGEST neurons go through the reference on the same device. Raises ValueError as the
-    reference does; that inputs and weights lie within the exactness bound is the model's promise.
+    Groups and subnetworks of more than LARGEST neurons go through the reference on the same device. Raises ValueError
+    as the reference does; that inputs and weights lie within the exactness bound is the model's promise.
     """
     ready = network if isinstance(network, Prepared) else Prepared(network, inputs.device)
     validate(inputs, state, ready)
+    widest = max((len(stage.layers[0].bias) for stage in ready.stages[:-1]), default=0)
+    together = max(1, TRUNK_SPIKES // (inputs.shape[1] * widest)) if widest else max(1, len(inputs))
+    parts = [
+        _through_stages(
+            inputs[begin : begin + together], [u[begin : begin + together] for u in state], ready, every_step
+        )
+        for begin in range(0, max(1, len(inputs)), together)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    spikes, states, waves = zip(*parts, strict=True)
+    return RollOut(
+        torch.cat(spikes),
+        tuple(torch.cat(membranes) for membranes in zip(*states, strict=True)),
+        tuple(torch.stack(active).sum(dim=0) for active in zip(*waves, strict=True)),
+    )
+
+
+def _through_stages(inputs: Tensor, state: list[Tensor], network: Prepared, every_step: bool) -> RollOut:
+    heard, membranes, waves = inputs, iter(state), []
+    after: list[Tensor] = []
+    for stage in network.stages:
+        own = tuple(next(membranes) for _ in stage.layers)
+        result = _roll_out(heard, own, stage, every_step or stage is not network.stages[-1])
+        heard = result.spikes.float()
+        after += result.state
+        waves += result.active
+    return RollOut(result.spikes, tuple(after), tuple(waves))
+
+
+def _roll_out(inputs: Tensor, state: State, stage: Stage, every_step: bool) -> RollOut:
     batch, steps, features = inputs.shape
-    if not ready.fits or not batch:
+    if not stage.fits or not batch:
         torch.backends.cuda.matmul.allow_tf32 = False
-        return reference(inputs, state, ready, every_step)
+        return reference(inputs, state, stage.layers, every_step)
     x, membranes = inputs.contiguous(), torch.cat(state, dim=1)
-    spikes = torch.empty(batch, steps if every_step else 1, len(ready[-1].bias), dtype=torch.bool, device=x.device)
-    active = torch.zeros(len(ready), steps, dtype=torch.int64, device=x.device)
-    grid = (len(ready.parameters), triton.cdiv(batch, ROWS))
+    spikes = torch.empty(
+        batch, steps if every_step else 1, len(stage.layers[-1].bias), dtype=torch.bool, device=x.device
+    )
+    active = torch.zeros(len(stage.layers), steps, dtype=torch.int64, device=x.device)
+    grid = (len(stage.parameters), triton.cdiv(batch, ROWS))
     _kernel[grid](
         x,
-        ready.first,
-        ready.parameters,
+        stage.first,
+        stage.parameters,
         membranes,
         spikes,
         active,
         batch,
         steps,
         features,
-        ready.subnetworks,
+        stage.subnetworks,
         membranes.shape[1],
-        ready.parameters.shape[1],
-        **constants(ready, every_step),
+        stage.parameters.shape[1],
+        **constants(stage, every_step),
         enable_fp_fusion=False,
     )
     return RollOut(
         spikes if every_step else spikes[:, 0],
-        torch.split(membranes, [len(layer.bias) for layer in ready], dim=1),
+        torch.split(membranes, [len(layer.bias) for layer in stage.layers], dim=1),
         tuple(active),
     )
 
@@ -93,18 +136,18 @@ def _on(device: torch.device, layer: Layer) -> Layer:
     return Layer(weights, bias, leak, threshold, None if layer.recurrent is None else layer.recurrent.to(device))
 
 
-def constants(network: Prepared, every_step: bool) -> dict[str, Any]:
+def constants(stage: Stage, every_step: bool) -> dict[str, Any]:
     """What the kernel is compiled for: for each layer its width, its first neuron in a subnetwork, and where in a
     tile's parameters it begins and its V begins, 0 where it has none; in numbers of `LANES`."""
     begins, feedback, at = [], [], 0
-    for below, width, recurrent in zip((0, *network.widths), network.widths, network.recurrent, strict=False):
+    for below, width, recurrent in zip((0, *stage.widths), stage.widths, stage.recurrent, strict=False):
         begins.append(at)
         at += (3 + below) * width
         feedback.append(at if recurrent else 0)
         at += width * width if recurrent else 0
     return {
-        "WIDTHS": network.widths,
-        "NEURON": tuple(sum(network.widths[:layer]) for layer in range(len(network))),
+        "WIDTHS": stage.widths,
+        "NEURON": tuple(sum(stage.widths[:layer]) for layer in range(len(stage.widths))),
         "BEGIN": tuple(begins),
         "FEEDBACK": tuple(feedback),
         "EVERY_STEP": every_step,

@@ -47,8 +47,8 @@ def roll_out(inputs: Tensor, state: State, network: Network, every_step: bool = 
     validate(inputs, state, network)
     spikes = inputs.transpose(0, 1)  # [k, B, m]: a timestep is contiguous
     membranes, waves = [], []
-    for depth, (layer, u) in enumerate(zip(network, state, strict=True)):
-        product = spikes @ layer.weights if depth == 0 else _disjoint(spikes, layer.weights)
+    for layer, u in zip(network, state, strict=True):
+        product = spikes @ layer.weights if layer.weights.dim() == 2 else _disjoint(spikes, layer.weights)
         spikes, u = _scan(product + layer.bias, u, layer)
         membranes.append(u)
         waves.append(spikes.sum(dim=(1, 2), dtype=torch.int64))

@@ -213,14 +213,16 @@ class ModelSpec(Strict):
     @model_validator(mode="after")
     def _exact(self) -> "ModelSpec":
         law, grid = self.witnesses.law, self.input
-        bits = grid.bits + law.weight_bits
-        largest = max(abs(grid.low), abs(grid.high), float(grid.end_pulse))
+        of_inputs, largest = grid.bits, max(abs(grid.low), abs(grid.high), float(grid.end_pulse))
         for number, layer in enumerate(law.reach(grid.timesteps, grid.channels), start=1):
-            bound = 2.0 ** (24 - bits)
-            drive = layer.fan_in * largest * layer.max_weight + layer.max_bias + layer.feedback * layer.max_feedback
+            bits = of_inputs + (law.weight_bits if layer.bits is None else layer.bits)
+            bound, drive = 2.0 ** (24 - bits), layer.current(largest)
             if drive >= bound:
                 terms = "fan-in * max|x| * max|W| + max|bias|"
                 numbers = f"{layer.fan_in} * {largest:g} * {layer.max_weight:g} + {layer.max_bias:g}"
+                if layer.max_pulse:
+                    terms += " + max|x| * max|pulse|"
+                    numbers += f" + {largest:g} * {layer.max_pulse:g}"
                 if layer.feedback:
                     terms += " + width * max|V|"
                     numbers += f" + {layer.feedback} * {layer.max_feedback:g}"
@@ -229,7 +231,7 @@ class ModelSpec(Strict):
                     f"below 2^(24 - bits) = 2^(24 - {bits}) = {bound:g}. Scale the input down, lower input.bits "
                     f"({grid.bits}) or weight_bits ({law.weight_bits}), or use a law with a smaller fan-in"
                 )
-            bits, largest = law.weight_bits, 1.0  # what a layer above reads are spikes
+            of_inputs, largest = 0, 1.0  # what a layer above reads are spikes
         return self
 
     @property

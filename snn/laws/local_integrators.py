@@ -18,11 +18,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from snn.laws.base import Floats, Reach, WitnessLaw, normals, tensor, uniforms
+from snn.laws.base import LEAK_GRID, Floats, Reach, WitnessLaw, normals, tensor, uniforms
 from snn.network import Layer, Network
 
 UNIT_THRESHOLD = 2.0**-7  # small against a typical drive of 2^-2: a unit fires when its field is seen
-LEAK_GRID = 2.0**-12  # hides the last bit of exp, in which C libraries differ
 
 
 class LocalIntegrators(WitnessLaw):

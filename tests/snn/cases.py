@@ -18,7 +18,8 @@ def one_neuron(leak: float, threshold: float, weight: float = 1.0, bias: float =
 
 @st.composite
 def cases(draw: st.DrawFn, batch: int = 20, steps: int = 12, subnetworks: int = 40) -> Case:
-    """Up to so many sequences, timesteps and subnetworks, on grids of 1/4 where ties at zero are common."""
+    """Up to so many sequences, timesteps and subnetworks, on grids of 1/4 where ties at zero are common. Some have a
+    trunk, of layers in groups of neurons."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     shape = draw(st.integers(1, batch)), draw(st.integers(1, steps)), draw(st.integers(1, 9))
     count = draw(st.integers(1, subnetworks))
@@ -27,15 +28,16 @@ def cases(draw: st.DrawFn, batch: int = 20, steps: int = 12, subnetworks: int = 
     def grid(*shape: int) -> Tensor:
         return torch.tensor(rng.integers(-8, 9, shape) / 4, dtype=torch.float32)
 
+    groups = draw(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 4)), max_size=3))
     layers, below = [], shape[2]
-    for number, width in enumerate(widths):
-        n = count * width
-        weights = grid(below, n) if number == 0 else grid(count, below, width)
+    for number, (parts, width) in enumerate(groups + [(count, width) for width in widths]):
+        n = parts * width
+        weights = grid(below, n) if number <= len(groups) else grid(count, below, width)
         leak = torch.tensor(rng.choice([0, 0.5, 0.9, 1], n), dtype=torch.float32)
         threshold = torch.tensor(rng.choice([0, 0.25, 1, 3.3], n), dtype=torch.float32)
-        recurrent = grid(count, width, width) if draw(st.booleans()) else None
+        recurrent = grid(parts, width, width) if draw(st.booleans()) else None
         layers.append(Layer(weights, grid(n), leak, threshold, recurrent))
-        below = width
+        below = n if number < len(groups) else width
     inputs = grid(*shape) * torch.tensor(rng.random(shape) < draw(st.sampled_from([0.05, 0.7, 1])))
     if draw(st.booleans()):
         inputs[0, 0, 0] = 9000.25  # a code of the grid that 16 bits do not hold

@@ -64,7 +64,7 @@ def test_the_kernel_runs_in_the_interpreter() -> None:
 
 
 def assembly(network: tuple[Layer, ...], every_step: bool, capability: int) -> str:
-    constants = fused_gpu.constants(fused_gpu.Prepared(network, torch.device("cpu")), every_step)
+    constants = fused_gpu.constants(fused_gpu.Stage(network, torch.device("cpu")), every_step)
     pointers = dict.fromkeys(("x", "first", "parameters", "membranes"), "*fp32") | {"spikes": "*i1", "active": "*i64"}
     names = fused_gpu._kernel.arg_names
     signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}

@@ -99,7 +99,7 @@ def plain_loops(inputs: Tensor, network: Network) -> tuple[np.ndarray, list[np.n
                 last = membranes[number][b] >= 0
                 spikes = np.zeros(n, np.float32)
                 for j in range(n):
-                    if number == 0:
+                    if weights.ndim == 2:
                         drive = f(below.astype(float) @ weights[:, j].astype(float))
                     else:
                         p, o = divmod(j, weights.shape[2])
