@@ -2,7 +2,8 @@
 
     solve over the kept columns -> price `candidates` new witnesses for each column that may enter -> shortlist the best
     on their own -> choose those that gain most beside the kept ones (`pricing`) -> drop columns that had no coefficient
-    in `patience` solves -> again, until there are `columns` of them or fresh rows say that none is worth it
+    in `patience` solves -> again, until there are `columns` of them, fresh rows say that none is worth it, or the pool
+    of candidates * columns witnesses is used up
 
 Witnesses are numbers here, their columns what a function of the numbers gives: how they are rolled out, and where, is
 the caller's part.
@@ -64,8 +65,8 @@ class Grown(NamedTuple):
 
 
 def grow(train: Rows, fresh: Rows, loss: Loss, rules: Rules) -> Iterator[Grown]:
-    """The dictionary as it grows, from witnesses 0, 1, 2, ...; the last one has all columns, or no candidate was worth
-    more than beta on `fresh`, rows that are not trained on. Each witness is tried once."""
+    """The dictionary as it grows, from witnesses 0, 1, 2, ..., each of which is tried once. `fresh` are rows that are
+    not trained on."""
     tried = rules.start
     witnesses = np.arange(tried, dtype=np.int64)
     first = train.columns(witnesses)
@@ -78,6 +79,7 @@ def grow(train: Rows, fresh: Rows, loss: Loss, rules: Rules) -> Iterator[Grown]:
         idle = np.where(solution.coefficients.any(axis=1), 0, idle + 1)
         kept = np.flatnonzero(idle < rules.patience)
         room = min(max(LEAST_ADDED, len(kept) // SHARE_ADDED), rules.columns - len(kept))
+        room = min(room, rules.columns - tried // rules.candidates)
         if room <= 0:
             yield Grown(witnesses, solution, tried, 0.0)
             return
