@@ -82,8 +82,8 @@ def mnist(seed: int) -> Parts:
     order = np.random.default_rng(seed).permutation(len(task.train.targets))
     ends = np.cumsum([20_000, HELD, HELD])
     codes, classes = (task.train.inputs * 256).astype(np.int16), task.train.targets
-    train = (Part(codes[rows], classes[rows]) for rows in np.split(order, ends)[:3])
-    return Parts(*train, Part((task.test.inputs * 256).astype(np.int16), task.test.targets))
+    train, fresh, held_out = (Part(codes[rows], classes[rows]) for rows in np.split(order, ends)[:3])
+    return Parts(train, fresh, held_out, Part((task.test.inputs * 256).astype(np.int16), task.test.targets))
 
 
 def xor(timesteps: int, rows: int, seed: int) -> Parts:
@@ -92,7 +92,8 @@ def xor(timesteps: int, rows: int, seed: int) -> Parts:
     for data in made:
         assert data.targets is not None
         parts.append(Part(data.inputs.astype(np.int16), data.targets))
-    return Parts(*parts)
+    train, fresh, held_out, test = parts
+    return Parts(train, fresh, held_out, test)
 
 
 def model(grid: dict[str, Any], law: dict[str, Any], outputs: int, seed: int) -> ModelSpec:

@@ -50,5 +50,12 @@ def of_rows(spikes: "BitMatrix", ids: fingerprint.Words, targets: Array, weights
 
 def add(a: Sums, b: Sums) -> Sums:
     """The sums over the rows of both."""
-    plain = (getattr(a, name) + getattr(b, name) for name in Sums._fields[:5])
-    return Sums(*plain, fingerprint.add(a.fingerprints, b.fingerprints), fingerprint.add(a.everything, b.everything))
+    return Sums(
+        a.weight + b.weight,
+        a.counts + b.counts,
+        a.cross + b.cross,
+        a.total + b.total,
+        a.energy + b.energy,
+        fingerprint.add(a.fingerprints, b.fingerprints),
+        fingerprint.add(a.everything, b.everything),
+    )
