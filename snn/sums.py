@@ -46,3 +46,16 @@ def of_rows(spikes: "BitMatrix", ids: fingerprint.Words, targets: Array, weights
         fingerprint.from_limbs(products[:, 1 + outputs :].astype(np.uint64)),
         fingerprint.from_limbs(words.sum(axis=0, keepdims=True)),
     )
+
+
+def add(a: Sums, b: Sums) -> Sums:
+    """The sums over the rows of both."""
+    return Sums(
+        a.weight + b.weight,
+        a.counts + b.counts,
+        a.cross + b.cross,
+        a.total + b.total,
+        a.energy + b.energy,
+        fingerprint.add(a.fingerprints, b.fingerprints),
+        fingerprint.add(a.everything, b.everything),
+    )

@@ -95,6 +95,20 @@ def test_solver_stream_solves_the_stream_and_all_of_its_rows(tmp_path: Path, pro
     assert all(row.ours > 0 and (row.peer_value or 0) > 0 for row in rows)
 
 
+def test_growing_compares_priced_columns_with_blind_ones(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "growing", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {(row.metric, row.unit): row for row in draw.read(tmp_path / "growing.json")}
+    for metric in ("200 columns", "300 columns", "300 columns, softmax"):
+        accuracy = rows[metric, "accuracy"]
+        assert accuracy.peer == "blind"
+        assert 0.4 < (accuracy.peer_value or 0) <= 1
+        assert 0.4 < accuracy.ours <= 1
+    assert all(rows[f"{size} columns", "s"].ours > 0 for size in (200, 300))
+    assert rows["price left", "beta"].ours > 0
+
+
 def test_gram_says_from_which_rate_sums_pay(tmp_path: Path, project_root: Path) -> None:
     command = [sys.executable, "-m", "spikeloom", "bench", "gram", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
@@ -129,6 +143,7 @@ def test_a_name_that_is_no_benchmark_is_refused_with_the_names_that_are(project_
     for name in (
         "draw",
         "gram",
+        "growing",
         "latency",
         "live_sequences",
         "packed_products",
