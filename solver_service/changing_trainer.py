@@ -56,6 +56,7 @@ class ChangingTrainer:
         version, _ = decode_witnesses(record, self.model)
         if version > self.version:
             self._records[version] = record
+            self._take_over()
 
     def ingest(self, record: bytes) -> None:
         """Store a record of `spike-columns`."""
@@ -69,8 +70,10 @@ class ChangingTrainer:
             self._take_over()
 
     def _take_over(self) -> None:
-        assert self._next is not None
-        if 2 * self._next.dictionary.rows < self.current.dictionary.rows or not self._known(self._next_version):
+        """Go on with the next version, if it is known and has rows enough."""
+        if self._next is None or not self._known(self._next_version):
+            return
+        if 2 * self._next.dictionary.rows < self.current.dictionary.rows:
             return
         with self._swap:
             self.current, self.version = self._next, self._next_version

@@ -184,8 +184,10 @@ def test_the_solver_changes_over_when_rows_are_enough(tmp_path: Path) -> None:
     for record in again:
         trainer.ingest(record)
     assert trainer.version == 0, "not before the witnesses themselves are known"
-    trainer.offer_witnesses(witnesses)
-    trainer = ChangingTrainer(MODEL, trainer.freeze())
+    waiting = ChangingTrainer(MODEL, trainer.freeze())
+    waiting.offer_witnesses(witnesses)
+    assert waiting.version == 5
+    trainer = ChangingTrainer(MODEL, waiting.freeze())
     task.sent.clear()
     push(np.arange(WINDOW - 4, WINDOW))
     for record in task.sent:
