@@ -35,10 +35,9 @@ class ChangingTrainer:
         self._swap = threading.Lock()
         arrays = arrays or {}
         self.current = Trainer(model, with_prefix(arrays, CURRENT) or None, budget, device)
-        self.version = int(arrays.get("version", 0))
+        self.version, self._next_version = map(int, arrays.get("versions", (0, 0)))  # type: ignore[arg-type]
         held = with_prefix(arrays, NEXT)
         self._next = Trainer(model, held, budget, device) if held else None
-        self._next_version = int(arrays.get("next_version", 0))
         for name, record in with_prefix(arrays, RECORD).items():
             self._records[int(name)] = record.tobytes()
 
@@ -107,9 +106,4 @@ class ChangingTrainer:
         if self._next is not None:
             held |= {NEXT + name: array for name, array in self._next.freeze().items()}
         records = {f"{RECORD}{version}": np.frombuffer(record, np.uint8) for version, record in self._records.items()}
-        return {
-            **held,
-            **records,
-            "version": np.array(self.version),
-            "next_version": np.array(self._next_version),
-        }
+        return {**held, **records, "versions": np.array([self.version, self._next_version])}
