@@ -387,7 +387,7 @@ def final(spec: ModelSpec, inputs: npt.NDArray) -> Bits:
 def every_step(spec: ModelSpec, inputs: npt.NDArray) -> Bits:
     """Spikes [N, T, P]."""
     network = fused.Prepared(spec.network(range(spec.witnesses.count)))
-    x = engine.to_inputs(to_codes(inputs, spec.input), 0, spec.input)
+    x = engine.to_inputs(to_codes(inputs, spec.input), np.ones(len(inputs), np.bool_), spec.input)
     return fused.roll_out(x, lif.initial_state(network, len(x)), network, every_step=True).spikes.numpy()
 
 

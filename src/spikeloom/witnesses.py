@@ -6,6 +6,7 @@ import numpy as np
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
+from torch import Tensor
 
 from snn.activity import Activity, report
 from snn.encoding import to_codes
@@ -22,7 +23,7 @@ def activity_table(path: Path, data: Path | None, sequences: int) -> Table:
     try:
         model = load_model(path)
         found = report(
-            to_inputs(_codes(model, data, sequences), 0, model.input), model.network(range(model.witnesses.count))
+            _inputs(_codes(model, data, sequences), model.input), model.network(range(model.witnesses.count))
         )
     except ModelError as error:
         raise SpikeloomError(str(error)) from None
@@ -46,7 +47,7 @@ def calibrated_model(path: Path, data: Path) -> str:
         grid = InputSpec.model_validate(document["input"])
         law = TypeAdapter(Law).validate_python(document["witnesses"]["law"])
         codes = to_codes(load(data, grid).inputs, grid, quantise=True)
-        document["witnesses"]["law"] = law.calibrated(to_inputs(codes, 0, grid).numpy()).model_dump(mode="json")
+        document["witnesses"]["law"] = law.calibrated(_inputs(codes, grid).numpy()).model_dump(mode="json")
         parse_model(document, str(path))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError, ValueError) as error:
         raise SpikeloomError(f"{path}: expected a model whose law takes statistics: {error}") from None
@@ -61,6 +62,11 @@ def _codes(model: ModelSpec, data: Path | None, sequences: int) -> np.ndarray:
     inputs = load(data, grid).inputs
     spread = np.unique(np.linspace(0, len(inputs) - 1, sequences).astype(np.int64))
     return to_codes(inputs[spread], grid, quantise=True)
+
+
+def _inputs(codes: np.ndarray, grid: InputSpec) -> Tensor:
+    """What the network reads of whole sequences."""
+    return to_inputs(codes, np.ones(len(codes), np.bool_), grid)
 
 
 def _cells(activity: Activity) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def test_the_report_of_a_case_worked_by_hand() -> None:
 def test_the_report_tells_layers_apart() -> None:
     model = small_model(witnesses={"law": LAWS["stored_templates"], "count": 64})
     codes = np.random.default_rng(0).integers(0, 17, (20, 8, 8))
-    inputs = to_inputs(codes, 0, model.input)
+    inputs = to_inputs(codes, np.ones(20, bool), model.input)
     network = model.network(range(64))
     found = report(inputs, network)
     expected = lif.roll_out(inputs, lif.initial_state(network, 20), network)
