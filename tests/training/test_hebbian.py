@@ -25,6 +25,14 @@ from snn.training.hebbian import (
 SOURCE = HebbianSpec(expected=False, signed=False, mistakes_only=False)
 
 
+def test_who_hears_whom() -> None:
+    """Layers of 1, 2 and 1: each hears the one below. Dense: all but the input hear all others."""
+    layered = connections(HebbianSpec(hidden=(2,)), 1, 1).astype(int)
+    assert layered.tolist() == [[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    dense = connections(HebbianSpec(hidden=(2,), dense=True), 1, 1).astype(int)
+    assert dense.tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0]]
+
+
 def test_membranes_leak_add_up_and_reset_to_zero() -> None:
     """One input that always fires, weight 3/8, leak 1/2, threshold 5/8."""
     spec = HebbianSpec(leak=0.5, threshold=0.625)
