@@ -68,7 +68,7 @@ def mnist(columns: int) -> Dictionary:
 
 def digits(columns: int | None = None) -> Dictionary:
     """The question is whether the digit is odd."""
-    spec, train, _ = load_task("digits", None)
+    spec, train, *_ = load_task("digits", None)
     assert train.targets is not None
     codes = train.inputs * 2**spec.input.bits
     return _dictionary("digits", spec, codes, train.targets, np.asarray(train.targets % 2 == 1), columns)

@@ -129,7 +129,7 @@ def prepare(shape: Shape) -> Setting:
     network = spec.network(range(spec.witnesses.count))
     for depth in range(1, shape.depth):
         network = (*network, _disjoint(shape.P, 1 if depth == shape.depth - 1 else WIDTH, draw))
-    inputs = engine.to_inputs(codes, 0, spec.input)
+    inputs = engine.to_inputs(codes, np.ones(len(codes), np.bool_), spec.input)
     return Setting(codes, inputs, inputs.transpose(0, 1).contiguous(), spec.input, network)
 
 

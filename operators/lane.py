@@ -54,16 +54,17 @@ class Answered(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Cohort:
-    """Sequences that have taken the same timesteps.
+    """Sequences that have taken the same timesteps, and are known to be of the same length.
 
     ids: [B]. next: timesteps taken without a hole, of which the first `stepped` are in `membranes` [B, n] (None: at
     rest) and the others in `waiting` [B, k, m]. early: (start, [B, k, m]) behind a hole, by start. sent_us: of the
     newest record. entries: keys of the stored records and snapshots that tell all this; logged: bytes of codes a
-    sequence in them since the last snapshot.
+    sequence in them since the last snapshot. length: timesteps of the sequences, the model's unless they end early.
     """
 
     ids: Ids
     targets: Targets
+    length: int
     next: int = 0
     stepped: int = 0
     membranes: Membranes | None = None
@@ -79,6 +80,11 @@ class Cohort:
         return len(self.ids)
 
     @property
+    def complete(self) -> bool:
+        """Whether they have all their timesteps."""
+        return self.next >= self.length
+
+    @property
     def codes(self) -> Codes:
         """[B, next - stepped, m] the timesteps that wait to be stepped."""
         return self.waiting[0] if len(self.waiting) == 1 else np.concatenate(self.waiting, axis=1)
@@ -88,6 +94,7 @@ class Cohort:
         return Cohort(
             self.ids[rows],
             self.targets.take(rows),
+            self.length,
             self.next,
             self.stepped,
             None if self.membranes is None else self.membranes[rows],
@@ -155,12 +162,14 @@ class Lane:
 
     def pass_on(self, piece: Slice, now_ms: int) -> Cohort | None:
         """Whole sequences of which nothing is known yet, as a cohort that is finished already; None: `offer` them."""
-        if piece.codes.shape[1] < self._timesteps or not self._cohort_of.keys().isdisjoint(piece.ids.tolist()):
+        whole = piece.start == 0 and (piece.ends or piece.codes.shape[1] == self._timesteps)
+        if not whole or not self._cohort_of.keys().isdisjoint(piece.ids.tolist()):
             return None
         if any(period.contains(piece.ids).any() for period in self._finished.values()):
             return None
         self._remember(piece.ids, now_ms)
-        return Cohort(piece.ids, piece.targets, self._timesteps, waiting=[piece.codes], sent_us=piece.sent_us)
+        length = piece.codes.shape[1]
+        return Cohort(piece.ids, piece.targets, length, length, waiting=[piece.codes], sent_us=piece.sent_us)
 
     def stepped(self, cohort: Cohort, membranes: Membranes) -> None:
         """All that waited is in `membranes` [B, n] now."""
@@ -224,8 +233,9 @@ class Lane:
             targets = piece.targets if rows is None else piece.targets.take(rows)
             before = cohort.logged
             duplicates += self._place(cohort, piece.start, codes)
+            ended = self._end(cohort, piece)
             news = cohort.targets.merge(targets, piece.start if self._every_step else 0)
-            if cohort.logged > before or news is not cohort.targets:
+            if cohort.logged > before or news is not cohort.targets or ended:
                 cohort.targets = news
                 cohort.entries.append(key)
                 self._references[key] = self._references.get(key, 0) + 1
@@ -257,7 +267,7 @@ class Lane:
             yield cohort, np.array([order[sequence] for sequence in cohort.ids.tolist()])
 
     def _new(self, ids: Ids) -> Cohort:
-        cohort = Cohort(ids, Targets.none(len(ids), self._model))
+        cohort = Cohort(ids, Targets.none(len(ids), self._model), self._timesteps)
         self._cohort_of.update(dict.fromkeys(ids.tolist(), cohort))
         return cohort
 
@@ -295,10 +305,19 @@ class Lane:
         self._note(cohort)
         return (steps - new) * len(cohort)
 
+    def _end(self, cohort: Cohort, piece: Slice) -> bool:
+        """Whether it is news that these sequences are over with `piece`."""
+        end = max(cohort.next, piece.start + piece.codes.shape[1])
+        if not piece.ends or end >= cohort.length:
+            return False
+        cohort.length = end
+        self._note(cohort)
+        return True
+
     def _note(self, cohort: Cohort) -> None:
         if cohort.waiting:
             self._pending[cohort] = None
-        if cohort.next == self._timesteps:
+        if cohort.complete:
             self._complete[cohort] = None
 
     # -- what is stored --------------------------------------------------------------------------------------------
@@ -343,6 +362,7 @@ class Lane:
                 for start, codes in pieces + cohort.early
             ],
             sent_us=cohort.sent_us,
+            length=cohort.length,
             **cohort.targets.to_bytes(),
         )
         key = self._next_key("s")
@@ -385,7 +405,8 @@ class Lane:
             return
         batch, features = len(ids), self._model.input.features
         readout, steps = self._model.readout, self._model.target_steps
-        whole = Cohort(ids, targets_of.of_bytes(batch, steps, readout, snapshot.classes, snapshot.values))
+        targets = targets_of.of_bytes(batch, steps, readout, snapshot.classes, snapshot.values)
+        whole = Cohort(ids, targets, snapshot.length)
         whole.next = whole.stepped = snapshot.stepped
         if snapshot.membranes:
             whole.membranes = np.frombuffer(snapshot.membranes, np.float32).reshape(batch, -1)

@@ -187,7 +187,8 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         if last is None or last.version != current.version:
             last = Answered(current.version, 0, np.repeat(current.resting[None], len(cohort), axis=0))
         codes = cohort.codes[:, last.steps :]
-        result = self._engine.advance(codes, last.steps, last.membranes, current.network, grid, every_step=True)
+        ends = np.full(len(cohort), cohort.complete)
+        result = self._engine.advance(codes, last.steps, last.membranes, current.network, grid, True, ends)
         cohort.answered = last._replace(steps=cohort.next)
         return result.spikes[:, done - last.steps :]
 

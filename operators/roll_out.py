@@ -135,14 +135,14 @@ class RollOutOperator(KeyedProcessFunction):
         parts = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
         for cohort, rows in zip(cohorts, parts, strict=True):
             membranes[rows] = self._resting[shard] if cohort.membranes is None else cohort.membranes
-        every_step = model.readout.every_step
-        result = self._engine.advance(codes, starts, membranes, network, model.input, every_step)
+        every_step, ends = model.readout.every_step, np.repeat([cohort.complete for cohort in cohorts], sizes)
+        result = self._engine.advance(codes, starts, membranes, network, model.input, every_step, ends)
         spikes = result.spikes if every_step else result.spikes[:, None]
         yield BRAIN_WAVES, self._wave(lane_number, shard, starts, codes.shape[1], network, result)
 
-        done = [(cohort, rows) for cohort, rows in zip(cohorts, parts, strict=True) if cohort.next == self._timesteps]
+        done = [(cohort, rows) for cohort, rows in zip(cohorts, parts, strict=True) if cohort.complete]
         for cohort, rows in zip(cohorts, parts, strict=True):
-            if cohort.next < self._timesteps:
+            if not cohort.complete:
                 lane.stepped(cohort, membranes[rows] if len(cohorts) == 1 else membranes[rows].copy())
         for cohort, rows in done:
             yield from self._columns(shard, cohort, spikes[rows])
@@ -152,7 +152,9 @@ class RollOutOperator(KeyedProcessFunction):
             self._metrics.count("sequences", sum(len(cohort) for cohort, _ in done))
 
     def _columns(self, shard: int, cohort: Cohort, spikes: npt.NDArray[np.bool_]) -> Iterator[bytes]:
-        """Records of the sequences of a cohort that have a target, of whose spikes [B, S, P]."""
+        """Records of the sequences of a cohort that have a target, of whose spikes [B, S, P]; of shorter sequences
+        what is missing of S is silent."""
+        spikes = np.pad(spikes, ((0, 0), (0, self._model.target_steps - spikes.shape[1]), (0, 0)))
         known = np.flatnonzero(cohort.targets.known(len(cohort)))
         first, most = self._model.witnesses.shard(shard).start, max(1, 8 * RECORD_BYTES // spikes[0].size)
         for rows in (known[begin : begin + most] for begin in range(0, len(known), most)):

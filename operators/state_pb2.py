@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bstate.proto\x12\x0fspikeloom.state\"\x95\x01\n\x08Snapshot\x12\x0b\n\x03ids\x18\x01 \x03(\x06\x12\x0f\n\x07stepped\x18\x02 \x01(\r\x12\x11\n\tmembranes\x18\x03 \x01(\x0c\x12&\n\x06pieces\x18\x04 \x03(\x0b\x32\x16.spikeloom.state.Piece\x12\x0f\n\x07\x63lasses\x18\x05 \x01(\x0c\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12\x0f\n\x07sent_us\x18\x07 \x01(\x06\"4\n\x05Piece\x12\r\n\x05start\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\r\x12\r\n\x05\x63odes\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bstate.proto\x12\x0fspikeloom.state\"\xa5\x01\n\x08Snapshot\x12\x0b\n\x03ids\x18\x01 \x03(\x06\x12\x0f\n\x07stepped\x18\x02 \x01(\r\x12\x11\n\tmembranes\x18\x03 \x01(\x0c\x12&\n\x06pieces\x18\x04 \x03(\x0b\x32\x16.spikeloom.state.Piece\x12\x0f\n\x07\x63lasses\x18\x05 \x01(\x0c\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12\x0f\n\x07sent_us\x18\x07 \x01(\x06\x12\x0e\n\x06length\x18\x08 \x01(\r\"4\n\x05Piece\x12\r\n\x05start\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\r\x12\r\n\x05\x63odes\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,7 +22,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SNAPSHOT']._serialized_start=33
-  _globals['_SNAPSHOT']._serialized_end=182
-  _globals['_PIECE']._serialized_start=184
-  _globals['_PIECE']._serialized_end=236
+  _globals['_SNAPSHOT']._serialized_end=198
+  _globals['_PIECE']._serialized_start=200
+  _globals['_PIECE']._serialized_end=252
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Snapshot(_message.Message):
-    __slots__ = ("ids", "stepped", "membranes", "pieces", "classes", "values", "sent_us")
+    __slots__ = ("ids", "stepped", "membranes", "pieces", "classes", "values", "sent_us", "length")
     IDS_FIELD_NUMBER: _ClassVar[int]
     STEPPED_FIELD_NUMBER: _ClassVar[int]
     MEMBRANES_FIELD_NUMBER: _ClassVar[int]
@@ -14,6 +14,7 @@ class Snapshot(_message.Message):
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     SENT_US_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[int]
     stepped: int
     membranes: bytes
@@ -21,7 +22,8 @@ class Snapshot(_message.Message):
     classes: bytes
     values: bytes
     sent_us: int
-    def __init__(self, ids: _Optional[_Iterable[int]] = ..., stepped: _Optional[int] = ..., membranes: _Optional[bytes] = ..., pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ...) -> None: ...
+    length: int
+    def __init__(self, ids: _Optional[_Iterable[int]] = ..., stepped: _Optional[int] = ..., membranes: _Optional[bytes] = ..., pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class Piece(_message.Message):
     __slots__ = ("start", "steps", "codes")

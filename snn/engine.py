@@ -62,58 +62,62 @@ def advance(
     network: Network,
     grid: InputSpec,
     every_step: bool = False,
+    ends: npt.NDArray[np.bool_] | None = None,
 ) -> Advanced:
     """Step through grid codes [B, k, m] of the timesteps start .. start+k-1, one start for all or one a sequence [B].
 
-    membranes: float32 [B, n], all layers side by side; changed in place. A network from `on_device` saves laying it
-    out anew. Raises ValueError where shapes, dtypes or timesteps disagree with the network and the grid, a code is
-    off the grid's range or a membrane is not finite.
+    ends: [B] whether a sequence is over with them, which is when the end pulse comes; if left out, where they reach the
+    grid's last timestep. membranes: float32 [B, n], all layers side by side; changed in place. A network from
+    `on_device` saves laying it out anew. Raises ValueError where shapes, dtypes or timesteps disagree with the network
+    and the grid, a code is off the grid's range or a membrane is not finite.
     """
     starts = np.full(len(codes), start, np.int64)
     first, last = int(starts.min(initial=grid.timesteps)), int(starts.max(initial=0))
     _validate_codes(codes, first, last, network, grid)
     _validate_membranes(membranes, len(codes), network)
-    return _advance(codes, starts, first, membranes, network, grid, every_step)
+    ends = starts + codes.shape[1] == grid.timesteps if ends is None else ends
+    return _advance(codes, starts, first, ends, membranes, network, grid, every_step)
 
 
 def final_spikes(codes: Codes, grid: InputSpec, network: Network) -> npt.NDArray[np.bool_]:
-    """[B, P] spikes at the last timestep of whole sequences of grid codes [B, T, m]. Refuses as `advance` does."""
+    """[B, P] spikes at the last timestep of whole sequences of grid codes [B, k, m]. Refuses as `advance` does."""
     _validate_codes(codes, 0, 0, network, grid)
     rest = network.resting if isinstance(network, fused.Prepared) else resting(network)
     starts, membranes = np.zeros(len(codes), np.int64), np.repeat(rest[None], len(codes), axis=0)
-    return _advance(codes, starts, 0, membranes, network, grid).spikes
+    return _advance(codes, starts, 0, np.ones(len(codes), np.bool_), membranes, network, grid).spikes
 
 
 def _advance(
     codes: Codes,
     starts: npt.NDArray[np.int64],
     first: int,
+    ends: npt.NDArray[np.bool_],
     membranes: Membranes,
     network: Network,
     grid: InputSpec,
     every_step: bool = False,
 ) -> Advanced:
     if _on_gpu():
-        return _advance_on_gpu(codes, starts, first, membranes, network, grid, every_step)
+        return _advance_on_gpu(codes, starts, first, ends, membranes, network, grid, every_step)
     ready = network if isinstance(network, fused.Prepared) else fused.Prepared(network)
     if ready.whole and _fits_int16(grid):
-        x, unit = _with_pulse(codes, starts, grid, np.int16, 2**grid.bits), 2.0**-grid.bits
+        x, unit = _with_pulse(codes, ends, grid, np.int16, 2**grid.bits), 2.0**-grid.bits
     else:
-        x, unit = to_inputs(codes, starts, grid).numpy(), 1.0
+        x, unit = to_inputs(codes, ends, grid).numpy(), 1.0
     result = fused.step(x, unit, membranes, ready, every_step, starts - first)
     return Advanced(result.spikes if every_step else result.spikes[:, 0], first, result.active)
 
 
-def to_inputs(codes: Codes, start: int | npt.NDArray[np.int64], grid: InputSpec) -> Tensor:
+def to_inputs(codes: Codes, ends: npt.NDArray[np.bool_], grid: InputSpec) -> Tensor:
     """[B, k, channels] float32: codes * 2^-bits, and the end pulse behind the features where the model has one.
 
-    start: the timestep of codes[:, 0], one for all or one a sequence [B].
+    ends: [B] whether a sequence is over with them.
     """
-    return torch.from_numpy(_with_pulse(codes, start, grid, np.float32, 2**grid.bits) * np.float32(2.0**-grid.bits))
+    return torch.from_numpy(_with_pulse(codes, ends, grid, np.float32, 2**grid.bits) * np.float32(2.0**-grid.bits))
 
 
 def _with_pulse(
-    codes: Codes, start: int | npt.NDArray[np.int64], grid: InputSpec, dtype: npt.DTypeLike, one: int
+    codes: Codes, ends: npt.NDArray[np.bool_], grid: InputSpec, dtype: npt.DTypeLike, one: int
 ) -> npt.NDArray:
     """Contiguous codes with the end pulse, of `one`, behind the features where the model has one."""
     if not grid.end_pulse:
@@ -121,7 +125,7 @@ def _with_pulse(
     batch, steps, features = codes.shape
     with_pulse = np.zeros((batch, steps, features + 1), dtype)
     with_pulse[:, :, :features] = codes
-    with_pulse[:, -1, -1] = np.where(np.add(start, steps) == grid.timesteps, one, 0)
+    with_pulse[:, -1, -1] = np.where(ends, one, 0)
     return with_pulse
 
 
@@ -134,6 +138,7 @@ def _advance_on_gpu(
     codes: Codes,
     starts: npt.NDArray[np.int64],
     first: int,
+    ends: npt.NDArray[np.bool_],
     membranes: Membranes,
     network: Network,
     grid: InputSpec,
@@ -147,7 +152,7 @@ def _advance_on_gpu(
     for start in np.unique(starts).tolist():  # the kernel sums over sequences that begin together
         rows = np.flatnonzero(starts == start)
         state = torch.split(torch.from_numpy(membranes[rows]).cuda(), columns, dim=1)
-        result = fused_gpu.roll_out(to_inputs(codes[rows], start, grid).cuda(), state, network, every_step)
+        result = fused_gpu.roll_out(to_inputs(codes[rows], ends[rows], grid).cuda(), state, network, every_step)
         spikes[rows] = result.spikes.cpu().numpy()
         membranes[rows] = torch.cat(result.state, dim=1).cpu().numpy()
         active[:, start - first : start - first + steps] += torch.stack(result.active).cpu().numpy()

@@ -42,7 +42,8 @@ _M = TypeVar("_M", bound=Message)
 
 class Slice(NamedTuple):
     """Timesteps start .. start+k-1 of the sequences `ids` [B]: grid codes [B, k, m], and targets: of these timesteps
-    where the model learns at every step, else of the sequence."""
+    where the model learns at every step, else of the sequence. ends: the sequences are over with it, though earlier
+    than the model's last timestep."""
 
     lane: int
     ids: Ids
@@ -50,6 +51,7 @@ class Slice(NamedTuple):
     codes: Codes
     targets: Targets
     sent_us: int
+    ends: bool = False
 
 
 class Columns(NamedTuple):
@@ -140,6 +142,7 @@ def encode_slice(model: ModelSpec, piece: Slice) -> bytes:
         inputs=inputs,
         compression=compression,
         sent_us=piece.sent_us,
+        ends=piece.ends,
         **piece.targets.to_bytes(),
     ).SerializeToString()
 
@@ -183,7 +186,7 @@ def decode_slice(record: bytes, model: ModelSpec) -> Slice | None:
         )
     rows = block.steps if model.readout.every_step else 1
     targets = targets_of.of_bytes(batch, rows, model.readout, block.classes, block.values)
-    return Slice(block.lane, np.array(ids, np.uint64), block.start, codes, targets, block.sent_us)
+    return Slice(block.lane, np.array(ids, np.uint64), block.start, codes, targets, block.sent_us, block.ends)
 
 
 def pack(spikes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

@@ -19,7 +19,7 @@ class Model(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., name: _Optional[str] = ..., spec_json: _Optional[str] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("schema", "model", "lane", "ids", "start", "steps", "features", "encoding", "inputs", "classes", "values", "sent_us", "compression")
+    __slots__ = ("schema", "model", "lane", "ids", "start", "steps", "features", "encoding", "inputs", "classes", "values", "sent_us", "compression", "ends")
     class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ENCODING_UNSPECIFIED: _ClassVar[Block.Encoding]
@@ -49,6 +49,7 @@ class Block(_message.Message):
     VALUES_FIELD_NUMBER: _ClassVar[int]
     SENT_US_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     lane: int
@@ -62,7 +63,8 @@ class Block(_message.Message):
     values: bytes
     sent_us: int
     compression: Block.Compression
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., lane: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., start: _Optional[int] = ..., steps: _Optional[int] = ..., features: _Optional[int] = ..., encoding: _Optional[_Union[Block.Encoding, str]] = ..., inputs: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ..., compression: _Optional[_Union[Block.Compression, str]] = ...) -> None: ...
+    ends: bool
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., lane: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., start: _Optional[int] = ..., steps: _Optional[int] = ..., features: _Optional[int] = ..., encoding: _Optional[_Union[Block.Encoding, str]] = ..., inputs: _Optional[bytes] = ..., classes: _Optional[bytes] = ..., values: _Optional[bytes] = ..., sent_us: _Optional[int] = ..., compression: _Optional[_Union[Block.Compression, str]] = ..., ends: bool = ...) -> None: ...
 
 class SpikeColumns(_message.Message):
     __slots__ = ("schema", "model", "digest", "shard", "first_witness", "witnesses", "ids", "spikes", "classes", "values")

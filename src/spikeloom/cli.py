@@ -170,10 +170,10 @@ def bench(
 
 @app.command()
 def demo(
-    task: Annotated[str, typer.Option(help="digits, or mnist-rows with --data.")] = "digits",
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with the task's files (mnist-rows: the four IDX files).")
-    ] = None,
+    task: Annotated[
+        str, typer.Option(help="digits, xor-10, addition-3, running-parity, ...; mnist-rows with --data.")
+    ] = "digits",
+    data: Annotated[Path | None, typer.Option(help="Folder with the task's files (mnist: the four IDX files).")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures of the table here, too.")] = None,
     picture: Annotated[Path, typer.Option(help="Brain wave and accuracy over time.")] = Path("spikeloom-demo.png"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up and show where to look.")] = False,
@@ -260,6 +260,7 @@ def push(
                 steps=steps,
                 block=block,
                 quantise=quantise,
+                ends=task is not None,
                 on_progress=lambda count: bars.advance(bar, count),
             )
     console.print(f"{len(done.ids):,} sequences in {done.records:,} records, {done.bytes / 2**20:,.1f} MiB")

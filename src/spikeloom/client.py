@@ -96,6 +96,7 @@ class Client:
         *,
         ids: npt.ArrayLike | None = None,
         start: int | None = None,
+        ends: bool = False,
         steps: int | None = None,
         block: int | None = None,
         quantise: bool = False,
@@ -107,7 +108,8 @@ class Client:
         targets: [N] classes (-1 for none) or [N, C] values (NaN for none), as the model's readout says; [N, H] classes
         of several heads; [N, T], [N, T, H] or [N, T, C] where the model learns at every step.
         ids: [N] distinct unsigned 64-bit ids, by which a sequence pushed twice is told; counted up if left out.
-        start: the arrays are some of the timesteps, from this one on: sequences [N, k, m], of known ids.
+        start: the arrays are some of the timesteps, from this one on: sequences [N, k, m], with ids unless all of them.
+        ends: the sequences are over with these timesteps, though they are fewer than the model's.
         steps: timesteps a record, T if left out. block: sequences a record, as many as fit 256 KiB if left out.
         quantise: round inputs to the model's grid and clip them to its range, where off-grid values are else an error.
         """
@@ -121,11 +123,12 @@ class Client:
         steps = steps or timesteps
         block = block or max(1, BLOCK_BYTES // (steps * spec.input.features))
         all_ids, records, size = [], 0, 0
-        if start is not None and (ids is None or not 0 <= start < timesteps):
-            came = f"{start} without ids" if ids is None else start
-            raise PushError(f"start: expected a timestep 0 .. {timesteps - 1} of sequences with ids, got {came}")
-        for part in self._parts(spec, sequences, targets, ids, start, quantise):
-            for record, lane in _records(spec, part, steps, block):
+        if start is not None and not 0 <= start < timesteps:
+            raise PushError(f"start: expected a timestep 0 .. {timesteps - 1}, got {start}")
+        if ids is None and (start or (start is not None and not ends)):
+            raise PushError("ids: expected those of the sequences whose timesteps come in parts, got none")
+        for part in self._parts(spec, sequences, targets, ids, 0 if start is None and ends else start, quantise):
+            for record, lane in _records(spec, part, steps, block, ends):
                 self.send(record, lane)
                 records, size = records + 1, size + len(record)
             all_ids.append(part.ids)
@@ -173,7 +176,7 @@ class Client:
             codes = _codes(sequences, spec, quantise, start)
             count = len(codes)
             checked = _targets(targets, codes.shape[:2], spec)
-            numbered = self._new_ids(count) if ids is None else _ids(ids, count)
+            numbered = self.new_ids(count) if ids is None else _ids(ids, count)
             for begin in range(0, count, CHUNK_SEQUENCES):
                 rows = np.arange(begin, min(begin + CHUNK_SEQUENCES, count))
                 yield _Part(codes[rows], checked.take(rows), numbered[rows], start or 0)
@@ -185,9 +188,10 @@ class Client:
             inputs = [item[0] for item in chunk] if paired else chunk  # type: ignore[index]
             answers = [item[1] for item in chunk] if paired else None  # type: ignore[index]
             codes = _codes(inputs, spec, quantise)
-            yield _Part(codes, _targets(answers, codes.shape[:2], spec), self._new_ids(len(codes)), 0)
+            yield _Part(codes, _targets(answers, codes.shape[:2], spec), self.new_ids(len(codes)), 0)
 
-    def _new_ids(self, count: int) -> Ids:
+    def new_ids(self, count: int) -> Ids:
+        """Ids [count] that no sequence of this client has had."""
         first = self._first_id + self._counter
         self._counter += count
         return np.arange(first, first + count, dtype=np.uint64)
@@ -200,7 +204,7 @@ class _Part(NamedTuple):
     start: int  # the timestep of codes[:, 0]
 
 
-def _records(spec: ModelSpec, part: _Part, steps: int, block: int) -> Iterator[tuple[bytes, int]]:
+def _records(spec: ModelSpec, part: _Part, steps: int, block: int, ends: bool) -> Iterator[tuple[bytes, int]]:
     """The part's blocks lane by lane, a block's slices in order of time."""
     lanes = part.ids % np.uint64(spec.lanes)
     for lane in np.unique(lanes).tolist():
@@ -212,7 +216,8 @@ def _records(spec: ModelSpec, part: _Part, steps: int, block: int) -> Iterator[t
                 codes, asked = part.codes[chosen, at : at + steps], targets
                 if spec.readout.every_step and targets.numbers is not None:
                     asked = Targets(targets.numbers[:, at : at + steps])
-                piece = Slice(lane, part.ids[chosen], part.start + at, codes, asked, now_us())
+                over = ends and at + steps >= part.codes.shape[1]
+                piece = Slice(lane, part.ids[chosen], part.start + at, codes, asked, now_us(), over)
                 yield encode_slice(spec, piece), lane
 
 

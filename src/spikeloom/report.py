@@ -30,6 +30,7 @@ class Achieved(NamedTuple):
     test_then_train_accuracy: float
     held_out_sequences: int
     held_out_accuracy: float
+    longer_accuracy: float | None  # held-out sequences of ten times the trained length
     readout_versions: int
     dead_letters: int
     peak_memory_mib: dict[str, int]  # by process, Flink's Python workers among them
@@ -58,6 +59,7 @@ def table(achieved: Achieved) -> Table:
         ("readout versions", f"{a.readout_versions}"),
         ("test-then-train accuracy", f"{a.test_then_train_accuracy:.4f} ({a.test_then_train_sequences:,} sequences)"),
         ("held-out accuracy", f"{a.held_out_accuracy:.4f} ({a.held_out_sequences:,} sequences)"),
+        *(() if a.longer_accuracy is None else (("at ten times the length", f"{a.longer_accuracy:.4f}"),)),
         ("peak memory, MiB", "\n".join(f"{name} {peak:,}" for name, peak in a.peak_memory_mib.items())),
     ):
         shown.add_row(name, value)

@@ -34,7 +34,7 @@ def together(slices: list[Slice], pushed: Pushed) -> tuple[np.ndarray, np.ndarra
         end = piece.start + piece.codes.shape[1]
         assert (codes[rows, piece.start : end] == -1).all(), "a timestep came twice"
         codes[rows, piece.start : end] = piece.codes
-        classes[rows] = -1 if piece.targets.classes is None else piece.targets.classes
+        classes[rows] = -1 if piece.targets.numbers is None else piece.targets.numbers[:, 0, 0]
     return codes, classes
 
 
@@ -106,12 +106,15 @@ def test_a_name_keeps_its_meaning(stack: Stack) -> None:
         ({"sequences": np.zeros((2, 8, 7))}, r"\[N, 8, 8\], got \[2, 8, 7\]"),
         ({"sequences": np.full((2, 8, 8), 0.3)}, "quantise"),
         ({"sequences": [["a"]]}, "array of numbers"),
-        ({"targets": [1]}, r"\[2\] integer classes, got \[1\]"),
-        ({"targets": [1, 10]}, r"0 \.\. 9 .*got 1 \.\. 10"),
+        ({"targets": [1]}, r"shape \[2, 1\] or \[2\], got \[1\]"),
+        ({"targets": [1, 10]}, r"below 10 .*got 1 \.\. 10"),
         ({"targets": [1.5, 2]}, "integer classes"),
         ({"ids": [1, 1]}, "distinct ids"),
         ({"ids": [1, -1]}, "unsigned"),
         ({"steps": 9}, r"1 \.\. 8 timesteps"),
+        ({"start": 8, "ids": [1, 2]}, r"0 \.\. 7, got 8"),
+        ({"start": 3, "sequences": np.zeros((2, 5, 8))}, "ids: expected"),
+        ({"start": 3, "ids": [1, 2]}, r"\[N, 1 \.\. 5, 8\], got \[2, 8, 8\]"),
     ],
 )
 def test_bad_data_is_refused_before_anything_is_sent(arguments: dict, words: str) -> None:

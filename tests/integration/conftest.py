@@ -82,7 +82,9 @@ def offline_spikes(codes: np.ndarray, model: ModelSpec) -> np.ndarray:
     for sequence in codes:
         state = lif.initial_state(network, 1)
         for t in range(model.input.timesteps):
-            result = lif.roll_out(to_inputs(sequence[None, t : t + 1], t, model.input), state, network)
+            result = lif.roll_out(
+                to_inputs(sequence[None, t : t + 1], np.array([t + 1 == len(sequence)]), model.input), state, network
+            )
             state = result.state
         rows.append(result.spikes[0])
     return torch.stack(rows).numpy()

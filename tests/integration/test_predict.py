@@ -48,7 +48,7 @@ def check(got: dict[int, pb.Prediction], ids: range, codes: np.ndarray, used: pb
     scores = expected(codes[list(ids)], used)
     assert {got[i].readout_version for i in ids} == {used.version}
     assert b"".join(got[i].scores for i in ids) == scores.tobytes(), "scores are the same bits"
-    assert [got[i].predicted_class for i in ids] == predicted_classes(scores).tolist()
+    assert [list(got[i].predicted_classes) for i in ids] == predicted_classes(scores, MODEL.readout).tolist()
     assert all(got[i].answered_us >= got[i].sent_us > 0 for i in ids)
 
 
@@ -70,7 +70,7 @@ def test_answers_swaps_and_refusals(stack: Stack, project_root: Path) -> None:
             got = answers(stack)
             check(got, range(100), codes, first)
             assert [got[i].in_training for i in range(100)] == [i < 50 for i in range(100)]
-            assert [got[i].target_class for i in range(100)] == classes[:100].tolist()
+            assert [list(got[i].target_classes) for i in range(100)] == classes[:100, None].tolist()
 
             corrupt = bytearray(encode_readout(readout(9, [1], (0, 1))))
             corrupt[-1] ^= 1
@@ -84,7 +84,7 @@ def test_answers_swaps_and_refusals(stack: Stack, project_root: Path) -> None:
             client.push(MODEL, inputs[100:300], ids=np.arange(100, 300), block=7)
             eventually(lambda: len(answers(stack)) == 300, "the answers of the second readout")
             check(answers(stack), range(100, 300), codes, second)
-            assert {answers(stack)[i].target_class for i in range(100, 300)} == {-1}
+            assert {answers(stack)[i].target_classes[0] for i in range(100, 300)} == {-1}
     assert sorted(refusals(stack)) == ["corrupt_readout", "stale_readout", "wrong_model"]
 
 

@@ -93,23 +93,35 @@ class Task:
 
 
 def data(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ids [n], codes [n, T, 2], classes [n, T, 2] of which some are missing."""
+    """ids [n], codes [n, T, 2], classes [n, T, 2] of which some are missing; sequences end at `length_of` their ids."""
     rng = np.random.default_rng(seed)
+    ids = rng.permutation(99)[:n].astype(np.uint64)
     classes = np.stack([rng.integers(0, 3, (n, T)), rng.integers(0, 2, (n, T))], axis=2).astype(np.int32)
     classes[rng.random((n, T)) < 0.2] = -1
-    return rng.permutation(99)[:n].astype(np.uint64), rng.integers(0, 17, (n, T, 2)), classes
+    for at, sequence in enumerate(ids.tolist()):
+        classes[at, length_of(sequence) :] = -1
+    return ids, rng.integers(0, 17, (n, T, 2)), classes
+
+
+def length_of(sequence: int) -> int:
+    return T if sequence % 3 == 0 else 1 + sequence % T
 
 
 def cuts(seed: int, ids: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> list[bytes]:
     """Records of all timesteps: groups of sequences, slices of time, in any order."""
     rng, made = np.random.default_rng(seed), []
-    for rows in np.array_split(rng.permutation(len(ids)), rng.integers(1, 4)):
-        ends = np.flatnonzero(rng.random(T - 1) < 0.5) + 1
-        for steps in np.split(np.arange(T), ends):
-            here = np.ix_(rows, steps)
-            piece = Slice(0, ids[rows], int(steps[0]), codes[here], Targets(classes[here]), 7)
-            if len(rows):
-                made.append(encode_slice(MODEL, piece))
+    lengths = np.array([length_of(sequence) for sequence in ids.tolist()])
+    groups = [
+        rows[lengths[rows] == length]
+        for rows in np.array_split(rng.permutation(len(ids)), rng.integers(1, 4))
+        for length in np.unique(lengths[rows])
+    ]
+    for rows in groups:
+        length = lengths[rows[0]]
+        for steps in np.split(np.arange(length), np.flatnonzero(rng.random(length - 1) < 0.5) + 1):
+            here, over = np.ix_(rows, steps), bool(steps[-1] == length - 1)
+            piece = Slice(0, ids[rows], int(steps[0]), codes[here], Targets(classes[here]), 7, over)
+            made.append(encode_slice(MODEL, piece))
     return [made[at] for at in rng.permutation(len(made))]
 
 
@@ -134,6 +146,8 @@ def readout(version: int) -> tuple[bytes, Readout]:
 def test_columns_are_those_of_one_pass(seed: int, n: int, crash: bool) -> None:
     ids, codes, classes = data(seed, n)
     spikes = spikes_of(codes, list(range(P)))
+    for at, sequence in enumerate(ids.tolist()):
+        spikes[at, length_of(sequence) :] = False
     for shard in range(2):
         task = Task(RollOutOperator, shard)
         for at, record in enumerate(cuts(seed, ids, codes, classes)):
@@ -187,7 +201,7 @@ def test_each_timestep_is_answered_by_the_newest_readout(seed: int, n: int, even
         assert answer.target_classes == classes[at, steps].ravel().tolist()
         for t in range(steps.start, steps.stop):
             answers[answer.id, t] += 1
-    assert sorted(answers) == sorted((int(i), t) for i in ids for t in range(T))
+    assert sorted(answers) == sorted((i, t) for i in ids.tolist() for t in range(length_of(i)))
     if "crash" not in events:
         assert set(answers.values()) == {1}
 

@@ -165,7 +165,7 @@ def test_an_integrator_waits_for_the_end_of_the_sequence() -> None:
     model = small_model()
     codes = np.random.default_rng(1).integers(0, 17, (20, 8, 8))
     network = model.network(range(64))
-    result = lif.roll_out(to_inputs(codes, 0, model.input), lif.initial_state(network, 20), network)
+    result = lif.roll_out(to_inputs(codes, np.ones(20, bool), model.input), lif.initial_state(network, 20), network)
     assert result.active[1][:-1].sum() == 0
     assert 0 < result.active[1][-1] < 20 * 64
 
