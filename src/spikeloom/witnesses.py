@@ -62,3 +62,7 @@ def _codes(model: ModelSpec, data: Path | None, sequences: int) -> np.ndarray:
     inputs = load(data, grid).inputs
     spread = np.unique(np.linspace(0, len(inputs) - 1, sequences).astype(np.int64))
     return to_codes(inputs[spread], grid, quantise=True)
+
+
+def _cells(activity: Activity) -> tuple[str, ...]:
+    return (f"{activity.neurons:,}", *(f"{share:.1%}" for share in activity[1:]))
