@@ -7,7 +7,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from snn.activity import report
+from snn.activity import Activity, report
 from snn.encoding import to_codes
 from snn.engine import to_inputs
 from snn.laws import Law
