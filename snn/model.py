@@ -203,6 +203,14 @@ class ReadoutSpec(Strict):
         return len(self.all_heads) or self.outputs
 
 
+class GrowingSpec(Strict):
+    """A dictionary that grows by price while the stream runs (`solver_service/growing.py`): from the first `start`
+    witnesses of the law to `witnesses.count` of them. For each one that enters, `candidates` are priced."""
+
+    start: int = Field(default=256, ge=1)
+    candidates: int = Field(default=16, ge=1, le=1024)
+
+
 class ModelSpec(Strict):
     """One model, as a user writes it in YAML."""
 
@@ -214,6 +222,7 @@ class ModelSpec(Strict):
         default=None, description="by surrogate gradients, with flink_jobs/train_surrogate"
     )
     hebbian: HebbianSpec | None = Field(default=None, description="a network that learns online, beside the readout")
+    growing: GrowingSpec | None = Field(default=None, description="a dictionary that takes in the witnesses that pay")
     lanes: int = Field(default=16, ge=1, le=32768)
 
     @model_validator(mode="after")
@@ -242,10 +251,35 @@ class ModelSpec(Strict):
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Models without a section keep the digest they had before there was one."""
         fields = serialise(self)
-        for name in ("training", "hebbian"):
+        for name in ("training", "hebbian", "growing"):
             if getattr(self, name) is None:
                 del fields[name]
         return fields
+
+    @model_validator(mode="after")
+    def _grows(self) -> "ModelSpec":
+        if self.growing is None:
+            return self
+        readout, witnesses = self.readout, self.witnesses
+        if self.growing.start > witnesses.count:
+            raise ValueError(
+                f"growing.start: expected at most witnesses.count = {witnesses.count}, the witnesses that there may be "
+                f"in the end, got {self.growing.start}"
+            )
+        if self.training is not None:
+            raise ValueError("witnesses that are trained are not drawn: expected growing or training, got both")
+        if readout.window is None or witnesses.shards > 1:
+            raise ValueError(
+                "growing needs readout.window, the samples on which candidates are priced, and witnesses.shards: 1, "
+                f"got window: {readout.window} and shards: {witnesses.shards}"
+            )
+        if readout.penalty not in ("l1", "group") or readout.every_step or readout.class_weight is not None:
+            raise ValueError(
+                "growing prices columns of final spikes: expected penalty: group or l1, and neither every_step nor "
+                f"class_weight, got penalty: {readout.penalty}, every_step: {readout.every_step}, class_weight: "
+                f"{readout.class_weight}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _exact(self) -> "ModelSpec":
@@ -282,8 +316,8 @@ class ModelSpec(Strict):
 
     @property
     def changing(self) -> bool:
-        """Whether its witnesses are trained while the stream runs, so that they come in versions."""
-        return self.training is not None
+        """Whether its witnesses are trained or chosen while the stream runs, so that they come in versions."""
+        return self.training is not None or self.growing is not None
 
     @property
     def target_steps(self) -> int:

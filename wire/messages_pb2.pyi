@@ -125,18 +125,91 @@ class ColumnSums(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., first: _Optional[int] = ..., rows: _Optional[int] = ..., tile: _Optional[int] = ..., gram: _Optional[bytes] = ..., cross: _Optional[bytes] = ..., fingerprints: _Optional[bytes] = ..., ids: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., step: _Optional[int] = ..., total: _Optional[bytes] = ..., energy: _Optional[bytes] = ..., everything: _Optional[bytes] = ...) -> None: ...
 
 class Witnesses(_message.Message):
-    __slots__ = ("schema", "model", "version", "safetensors", "digest")
+    __slots__ = ("schema", "model", "version", "safetensors", "digest", "ids", "idle", "tried", "best_price")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SAFETENSORS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    TRIED_FIELD_NUMBER: _ClassVar[int]
+    BEST_PRICE_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     version: int
     safetensors: bytes
     digest: int
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., safetensors: _Optional[bytes] = ..., digest: _Optional[int] = ...) -> None: ...
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    idle: _containers.RepeatedScalarFieldContainer[int]
+    tried: int
+    best_price: float
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., safetensors: _Optional[bytes] = ..., digest: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., idle: _Optional[_Iterable[int]] = ..., tried: _Optional[int] = ..., best_price: _Optional[float] = ...) -> None: ...
+
+class Candidates(_message.Message):
+    __slots__ = ("schema", "model", "digest", "round", "ids", "samples", "residuals", "fresh")
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    RESIDUALS_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    schema: int
+    model: str
+    digest: int
+    round: int
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    samples: bytes
+    residuals: bytes
+    fresh: bytes
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., round: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., samples: _Optional[bytes] = ..., residuals: _Optional[bytes] = ..., fresh: _Optional[bytes] = ...) -> None: ...
+
+class Prices(_message.Message):
+    __slots__ = ("schema", "model", "digest", "round", "lane", "first", "candidates", "kept", "trained", "fresh", "samples", "spikes")
+    class Sums(_message.Message):
+        __slots__ = ("rows", "counts", "cross", "total", "energy", "fingerprints", "everything")
+        ROWS_FIELD_NUMBER: _ClassVar[int]
+        COUNTS_FIELD_NUMBER: _ClassVar[int]
+        CROSS_FIELD_NUMBER: _ClassVar[int]
+        TOTAL_FIELD_NUMBER: _ClassVar[int]
+        ENERGY_FIELD_NUMBER: _ClassVar[int]
+        FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
+        EVERYTHING_FIELD_NUMBER: _ClassVar[int]
+        rows: int
+        counts: bytes
+        cross: bytes
+        total: bytes
+        energy: bytes
+        fingerprints: bytes
+        everything: bytes
+        def __init__(self, rows: _Optional[int] = ..., counts: _Optional[bytes] = ..., cross: _Optional[bytes] = ..., total: _Optional[bytes] = ..., energy: _Optional[bytes] = ..., fingerprints: _Optional[bytes] = ..., everything: _Optional[bytes] = ...) -> None: ...
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SPIKES_FIELD_NUMBER: _ClassVar[int]
+    schema: int
+    model: str
+    digest: int
+    round: int
+    lane: int
+    first: int
+    candidates: int
+    kept: int
+    trained: Prices.Sums
+    fresh: Prices.Sums
+    samples: bytes
+    spikes: bytes
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., round: _Optional[int] = ..., lane: _Optional[int] = ..., first: _Optional[int] = ..., candidates: _Optional[int] = ..., kept: _Optional[int] = ..., trained: _Optional[_Union[Prices.Sums, _Mapping]] = ..., fresh: _Optional[_Union[Prices.Sums, _Mapping]] = ..., samples: _Optional[bytes] = ..., spikes: _Optional[bytes] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("first", "last")
@@ -147,7 +220,7 @@ class Span(_message.Message):
     def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
 
 class Readout(_message.Message):
-    __slots__ = ("schema", "model", "digest", "version", "outputs", "support", "coefficients", "intercept", "loss", "penalty", "beta", "primal", "dual", "relative_gap", "solved", "rows", "columns", "trained_on", "solve_seconds", "published_us", "sha256", "seen", "witnesses_version", "network")
+    __slots__ = ("schema", "model", "digest", "version", "outputs", "support", "coefficients", "intercept", "loss", "penalty", "beta", "primal", "dual", "relative_gap", "solved", "rows", "columns", "trained_on", "solve_seconds", "published_us", "sha256", "seen", "witnesses_version", "network", "best_price", "tried")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +245,8 @@ class Readout(_message.Message):
     SEEN_FIELD_NUMBER: _ClassVar[int]
     WITNESSES_VERSION_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
+    BEST_PRICE_FIELD_NUMBER: _ClassVar[int]
+    TRIED_FIELD_NUMBER: _ClassVar[int]
     schema: int
     model: str
     digest: int
@@ -196,7 +271,9 @@ class Readout(_message.Message):
     seen: int
     witnesses_version: int
     network: bytes
-    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ..., seen: _Optional[int] = ..., witnesses_version: _Optional[int] = ..., network: _Optional[bytes] = ...) -> None: ...
+    best_price: float
+    tried: int
+    def __init__(self, schema: _Optional[int] = ..., model: _Optional[str] = ..., digest: _Optional[int] = ..., version: _Optional[int] = ..., outputs: _Optional[int] = ..., support: _Optional[_Iterable[int]] = ..., coefficients: _Optional[bytes] = ..., intercept: _Optional[bytes] = ..., loss: _Optional[str] = ..., penalty: _Optional[str] = ..., beta: _Optional[float] = ..., primal: _Optional[float] = ..., dual: _Optional[float] = ..., relative_gap: _Optional[float] = ..., solved: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., trained_on: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., solve_seconds: _Optional[float] = ..., published_us: _Optional[int] = ..., sha256: _Optional[bytes] = ..., seen: _Optional[int] = ..., witnesses_version: _Optional[int] = ..., network: _Optional[bytes] = ..., best_price: _Optional[float] = ..., tried: _Optional[int] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("schema", "model", "id", "readout_version", "scores", "predicted_classes", "target_classes", "in_training", "sent_us", "answered_us", "start")
