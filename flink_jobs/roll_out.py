@@ -3,15 +3,17 @@
     flink run -py flink_jobs/roll_out.py --model digits
 
 A job without a savepoint reads `sequences` from the start of what Kafka keeps; the solver drops samples it has. Where
-the witnesses are trained, `witnesses` is broadcast to the roll-out, which steps what it keeps again with each version.
+the witnesses are trained, `witnesses` is broadcast to the roll-out, which steps what it keeps again with each version;
+where the dictionary grows, so is `candidates`, and what these are worth goes to `prices`.
 """
 
 import sys
 
 from flink_jobs import wiring
 from operators.changing import NEWEST, ChangingRollOutOperator, unfit
+from operators.growing import GrowingRollOutOperator
 from operators.roll_out import RollOutOperator
-from operators.tags import BRAIN_WAVES, DEAD_LETTERS, RECORD
+from operators.tags import BRAIN_WAVES, DEAD_LETTERS, PRICES, RECORD
 from wire.registry import find_model
 
 WAIT_MS = 300  # columns wait for a checkpoint anyway, and every bundle costs milliseconds in Java and in Python
@@ -30,13 +32,17 @@ def main() -> None:
     if model.changing:
         if reason := unfit(model):
             sys.exit(reason)
-        operator = ChangingRollOutOperator(model.spec_json, options.expire_after)
-        connected = sequences.connect(wiring.witnesses(env, kafka, group).broadcast(NEWEST))
-        columns = connected.process(operator, output_type=RECORD)
+        told, kind = wiring.witnesses(env, kafka, group), ChangingRollOutOperator
+        if model.growing is not None:
+            told, kind = told.union(wiring.candidates(env, kafka, group)), GrowingRollOutOperator
+        connected = sequences.connect(told.broadcast(NEWEST))
+        columns = connected.process(kind(model.spec_json, options.expire_after), output_type=RECORD)
     else:
         columns = sequences.process(RollOutOperator(model.spec_json, options.expire_after), output_type=RECORD)
     columns = columns.name("roll-out").uid("roll-out")
     wiring.sink(columns, kafka, "spike-columns", transactions=group)
+    if model.growing is not None:
+        wiring.sink(columns.get_side_output(PRICES), kafka, "prices", transactions=f"{group}-prices")
     wiring.sink(columns.get_side_output(BRAIN_WAVES), kafka, "brain-waves")
     wiring.sink(columns.get_side_output(DEAD_LETTERS), kafka, "dead-letters")
     env.execute(f"spikeloom roll-out {model.model}")

@@ -136,6 +136,11 @@ def witnesses(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: st
     return _records(env, kafka, group, "witnesses", KafkaOffsetsInitializer.earliest())
 
 
+def candidates(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
+    """All records of `candidates` that Kafka has, and those to come."""
+    return _records(env, kafka, group, "candidates", KafkaOffsetsInitializer.earliest())
+
+
 def weights(env: StreamExecutionEnvironment, kafka: KafkaConnection, group: str) -> DataStream:
     """All records of `weights` that Kafka has, and those to come."""
     return _records(env, kafka, group, "weights", KafkaOffsetsInitializer.earliest())

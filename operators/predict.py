@@ -217,7 +217,7 @@ class PredictOperator(KeyedBroadcastProcessFunction):
             np.frombuffer(message.coefficients, "<f8").reshape(shape),
             np.frombuffer(message.intercept, "<f8"),
         )
-        if message.witnesses_version:
+        if message.witnesses_version and self._model.growing is None:
             network = self._engine.prepare(network_from_bytes(message.network, self._model, len(support)))
         else:
             network = self._engine.on_device(self._model, support)
@@ -227,12 +227,13 @@ class PredictOperator(KeyedBroadcastProcessFunction):
         return self._current
 
     def _refuse_unfit(self, offered: pb.Readout) -> None:
-        outputs, count = self._model.readout.outputs, self._model.witnesses.count
+        outputs, growing = self._model.readout.outputs, self._model.growing is not None
+        count = offered.tried if growing else self._model.witnesses.count
         if offered.outputs != outputs or max(offered.support, default=0) >= count:
             raise WireError(
                 Reason.CORRUPT_READOUT,
                 f"readout {offered.version}: expected {outputs} outputs and witnesses below {count}, got "
                 f"{offered.outputs} and {max(offered.support, default=0)}",
             )
-        if offered.witnesses_version:
+        if offered.witnesses_version and not growing:
             exact_network(offered.network, self._model, len(offered.support))

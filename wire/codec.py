@@ -380,7 +380,7 @@ def decode(message: type[_M], record: bytes) -> _M:
 
 
 def check_model(
-    what: str, message: "pb.SpikeColumns | pb.ColumnSums | pb.Witnesses | pb.Weights", model: ModelSpec
+    what: str, message: "pb.SpikeColumns | pb.ColumnSums | pb.Witnesses | pb.Weights | pb.Prices", model: ModelSpec
 ) -> None:
     """Raises WireError where `message` was made from another specification than `model`."""
     if message.model != model.model or message.digest != model.digest:

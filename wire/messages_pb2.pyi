@@ -169,22 +169,20 @@ class Candidates(_message.Message):
 class Prices(_message.Message):
     __slots__ = ("schema", "model", "digest", "round", "lane", "first", "candidates", "kept", "trained", "fresh", "samples", "spikes")
     class Sums(_message.Message):
-        __slots__ = ("rows", "counts", "cross", "total", "energy", "fingerprints", "everything")
+        __slots__ = ("rows", "counts", "cross", "total", "fingerprints", "everything")
         ROWS_FIELD_NUMBER: _ClassVar[int]
         COUNTS_FIELD_NUMBER: _ClassVar[int]
         CROSS_FIELD_NUMBER: _ClassVar[int]
         TOTAL_FIELD_NUMBER: _ClassVar[int]
-        ENERGY_FIELD_NUMBER: _ClassVar[int]
         FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
         EVERYTHING_FIELD_NUMBER: _ClassVar[int]
         rows: int
         counts: bytes
         cross: bytes
         total: bytes
-        energy: bytes
         fingerprints: bytes
         everything: bytes
-        def __init__(self, rows: _Optional[int] = ..., counts: _Optional[bytes] = ..., cross: _Optional[bytes] = ..., total: _Optional[bytes] = ..., energy: _Optional[bytes] = ..., fingerprints: _Optional[bytes] = ..., everything: _Optional[bytes] = ...) -> None: ...
+        def __init__(self, rows: _Optional[int] = ..., counts: _Optional[bytes] = ..., cross: _Optional[bytes] = ..., total: _Optional[bytes] = ..., fingerprints: _Optional[bytes] = ..., everything: _Optional[bytes] = ...) -> None: ...
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]

@@ -16,6 +16,7 @@ from snn.model import ModelSpec
 from snn.network import Layer, Network
 from wire import messages_pb2 as pb
 from wire.codec import SCHEMA, check_model, decode, now_us
+from wire.prices import decode_chosen
 from wire.reasons import Reason, WireError
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def witnesses_of(record: bytes, model: ModelSpec) -> pb.Witnesses | None:
 
 def decode_witnesses(record: bytes, model: ModelSpec) -> tuple[int, Network]:
     """The version and the network of a record of `witnesses`, with the promise of exactness for this model."""
+    if model.growing is not None:
+        chosen = decode_chosen(record, model)
+        return chosen.version, model.network(chosen.ids.tolist())
     message = decode(pb.Witnesses, record)
     check_model("witnesses", message, model)
     return message.version, exact_network(message.safetensors, model, model.witnesses.count)
