@@ -42,7 +42,7 @@ def main() -> None:
     columns = columns.name("roll-out").uid("roll-out")
     wiring.sink(columns, kafka, "spike-columns", transactions=group)
     if model.growing is not None:
-        wiring.sink(columns.get_side_output(PRICES), kafka, "prices", transactions=f"{group}-prices")
+        wiring.sink(columns.get_side_output(PRICES), kafka, "prices")
     wiring.sink(columns.get_side_output(BRAIN_WAVES), kafka, "brain-waves")
     wiring.sink(columns.get_side_output(DEAD_LETTERS), kafka, "dead-letters")
     env.execute(f"spikeloom roll-out {model.model}")

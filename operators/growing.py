@@ -1,5 +1,5 @@
-"""The roll-out of a dictionary that grows: beside versions of it, which are witnesses that change (operators/changing.py),
-come requests of the solver, and every lane prices candidates on the sequences it keeps.
+"""The roll-out of a dictionary that grows. Its versions come as those of witnesses that change (operators/changing.py);
+beside them come requests of the solver, and every lane prices candidates on the sequences it keeps.
 
 Requests are broadcast; the newest counts. A lane takes up those of the requested samples that it has and steps PART
 candidates through them at a time, by timer, so that sequences are never kept waiting for long. What leaves for a part

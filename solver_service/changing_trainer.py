@@ -10,7 +10,7 @@ import threading
 import numpy as np
 
 from snn.model import ModelSpec
-from snn.network import Network, select
+from snn.network import select
 from solver_service import metrics
 from solver_service.dictionary import BUDGET
 from solver_service.snapshot import Arrays
@@ -52,8 +52,8 @@ class ChangingTrainer:
 
     def offer_witnesses(self, record: bytes) -> None:
         """Take a record of `witnesses`. Raises WireError for one that cannot be used."""
-        version, _ = decode_witnesses(record, self.model)
-        if version > self.version:
+        version = self._checked(record)
+        if version > self.version and version not in self._records:
             self._records[version] = record
             self._take_over()
 
@@ -90,15 +90,21 @@ class ChangingTrainer:
             current, witnesses = self.current, self.version
             record = self._records.get(witnesses)
         readout = current.solve(version, seconds, backend)
-        if readout is None or not witnesses:
-            return readout
-        assert record is not None  # `fresh` is 0 until it has come
-        readout.witnesses_version = witnesses
-        readout.network = network_to_bytes(self._support(record, list(readout.support)))
+        if readout is not None:
+            assert record is not None or not witnesses  # `fresh` is 0 until it has come
+            readout.witnesses_version = witnesses
+            self._complete(readout, current, record)
         return readout
 
-    def _support(self, record: bytes, support: list[int]) -> Network:
-        return select(decode_witnesses(record, self.model)[1], support)
+    def _checked(self, record: bytes) -> int:
+        """The version of a record of `witnesses`."""
+        return decode_witnesses(record, self.model)[0]
+
+    def _complete(self, readout: pb.Readout, trained: Trainer, record: bytes | None) -> None:
+        """Give a readout, whose support are columns of `trained`, their witnesses; None: they are those of the law."""
+        if record is not None:
+            _, network = decode_witnesses(record, self.model)
+            readout.network = network_to_bytes(select(network, list(readout.support)))
 
     def freeze(self) -> Arrays:
         """All of the state as plain arrays, for a snapshot."""

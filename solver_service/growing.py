@@ -6,7 +6,7 @@
     of candidates * columns witnesses is used up
 
 Witnesses are numbers here, their columns what a function of the numbers gives: how they are rolled out, and where, is
-the caller's part.
+the caller's part. `growing_trainer` takes the same steps on the stream.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,6 +53,11 @@ class Rules(NamedTuple):
     slack: float = 0.0
     relative_beta: float = 1e-3
 
+    def room(self, kept: int, tried: int) -> int:
+        """How many may enter beside so many kept ones; none where the pool is used up."""
+        room = min(max(LEAST_ADDED, kept // SHARE_ADDED), self.columns - kept)
+        return min(room, self.columns - tried // self.candidates)
+
 
 class Grown(NamedTuple):
     """The dictionary after a solve. tried: witnesses so far. best: the largest price, on fresh rows, of a candidate
@@ -78,8 +83,7 @@ def grow(train: Rows, fresh: Rows, loss: Loss, rules: Rules) -> Iterator[Grown]:
         solution = solve(Samples(loss, columns, train.targets), "group", rules.relative_beta, TOLERANCE, start)
         idle = np.where(solution.coefficients.any(axis=1), 0, idle + 1)
         kept = np.flatnonzero(idle < rules.patience)
-        room = min(max(LEAST_ADDED, len(kept) // SHARE_ADDED), rules.columns - len(kept))
-        room = min(room, rules.columns - tried // rules.candidates)
+        room = rules.room(len(kept), tried)
         if room <= 0:
             yield Grown(witnesses, solution, tried, 0.0)
             return
@@ -116,11 +120,15 @@ def _entering(kept: BitMatrix, spikes: BitMatrix, residuals: Array, room: int, r
     """Which of the candidates enter."""
     sums = _sums(spikes, residuals)
     listed = pricing.shortlist(sums, rules.listed * room)
-    both = beside(kept, spikes.select(listed))
+    return listed[gaining(kept, spikes.select(listed), pricing.correlations(sums)[listed], room)]
+
+
+def gaining(kept: BitMatrix, listed: BitMatrix, c: Array, count: int) -> Indices:
+    """Up to `count` of the columns `listed`, with correlations c [S, C], that gain most beside the kept ones."""
+    both = beside(kept, listed)
     moments = both.gram() / both.rows
     frequency = moments.diagonal()
-    c = pricing.correlations(sums)[listed]
-    return listed[pricing.choose(moments - np.outer(frequency, frequency), c, room)]
+    return pricing.choose(moments - np.outer(frequency, frequency), c, count)
 
 
 def _fresh_prices(fresh: Rows, witnesses: Witnesses, solution: Solution, entering: Witnesses, loss: Loss) -> Array:

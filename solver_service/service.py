@@ -1,8 +1,9 @@
 """The process around the trainers: Kafka in, Kafka out, snapshots, threads that solve.
 
-The stream's thread reads `models`, `witnesses`, `spike-columns` and, where the settings name models whose sums a Flink
-job makes, `gram`; it stores rows and sums and starts the other two kinds of work: snapshots, and solves in threads of
-their own. A solve keeps one core busy; of the models that are due, those go first whose last solve began longest ago.
+The stream's thread reads `models`, `witnesses`, `spike-columns`, `prices` and, where the settings name models whose
+sums a Flink job makes, `gram`; it stores rows and sums and starts the other two kinds of work: snapshots, and solves in
+threads of their own. A solve keeps one core busy; of the models that are due, those go first whose last solve began
+longest ago.
 Offsets live in the snapshot and not in a consumer group, so rows and position are saved together or not at all; what is
 read twice after a crash is dropped as duplicates.
 """
@@ -20,6 +21,7 @@ from prometheus_client import start_http_server
 from snn.model import ModelSpec, parse_model
 from solver_service import metrics, snapshot
 from solver_service.changing_trainer import ChangingTrainer
+from solver_service.growing_trainer import GrowingTrainer
 from solver_service.linear_algebra import one_thread
 from solver_service.settings import SolverSettings
 from solver_service.sums_trainer import SumsTrainer
@@ -27,15 +29,16 @@ from solver_service.trainer import Trainer
 from solver_service.training import Training
 from wire.codec import columns_model, decode_model, decode_readout, encode_dead_letter, encode_readout, sums_model
 from wire.connection import KafkaConnection
+from wire.prices import prices_model
 from wire.reasons import Reason, WireError
 from wire.weights import witnesses_model, witnesses_of
 
 log = logging.getLogger(__name__)
 
-MODELS, WITNESSES, COLUMNS, GRAM = "models", "witnesses", "spike-columns", "gram"
+MODELS, WITNESSES, COLUMNS, GRAM, PRICES = "models", "witnesses", "spike-columns", "gram", "prices"
 READOUTS, DEAD_LETTERS = "readouts", "dead-letters"
-MODEL_OF = {COLUMNS: columns_model, GRAM: sums_model}
-OFFSETS = {COLUMNS: "offsets", GRAM: "gram_offsets"}  # as a snapshot names them
+MODEL_OF = {COLUMNS: columns_model, GRAM: sums_model, PRICES: prices_model}
+OFFSETS = {COLUMNS: "offsets", GRAM: "gram_offsets", PRICES: "prices_offsets"}  # as a snapshot names them
 JOB = "solver"  # as dead letters name this process
 POLL_MS = 200  # how soon a due solve or a stop is noticed on a silent stream
 ACK_SECONDS = 120.0  # kafka-python's delivery timeout
@@ -69,7 +72,7 @@ class SolverService:
         self._producer = KafkaProducer(
             **self._connection.python_client(), acks="all", max_request_size=LARGEST_MESSAGE, compression_type="lz4"
         )
-        topics = (COLUMNS, GRAM) if self.settings.gram_models else (COLUMNS,)
+        topics = (COLUMNS, PRICES, GRAM) if self.settings.gram_models else (COLUMNS, PRICES)
         models, witnesses, stream = self._consumer(MODELS), self._consumer(WITNESSES), self._consumer(*topics)
         try:
             with one_thread():
@@ -86,6 +89,7 @@ class SolverService:
         log.info("reading from offsets %s", self.offsets)
         saved_at, saved = time.monotonic(), deepcopy(self.offsets)
         self._read_models(models, until_end=True)  # first: they say which topics are to be read
+        self._read_witnesses(witnesses, until_end=True)  # a growing dictionary goes on from the newest ones
         while not self._stopping.is_set():
             self._read_models(models)
             self._read_witnesses(witnesses)
@@ -112,16 +116,20 @@ class SolverService:
             stream.resume(*rows)
 
     def ingest(self, record: bytes, models: KafkaConsumer | None = None, topic: str = COLUMNS) -> None:
-        """Give a record of `spike-columns` or `gram` to its trainer, or to `dead-letters`. The rows of a model that is
-        trained from sums are passed over."""
+        """Give a record of `spike-columns`, `gram` or `prices` to its trainer, or to `dead-letters`. The rows of a
+        model that is trained from sums are passed over."""
         try:
             name = MODEL_OF[topic](record)
             if name not in self.trainers and models is not None:
                 self._read_models(models, until_end=True)
             if name not in self.trainers:
                 raise WireError(Reason.WRONG_MODEL, f"expected a model of the topic {MODELS}, got {name!r}")
-            if (topic == GRAM) == (name in self.settings.gram_models):
-                self.trainers[name].ingest(record)
+            trainer = self.trainers[name]
+            if topic == PRICES:
+                if isinstance(trainer, GrowingTrainer):
+                    trainer.ingest_prices(record)
+            elif (topic == GRAM) == (name in self.settings.gram_models):
+                trainer.ingest(record)
         except WireError as error:
             self._dead_letter(topic, error, record)
 
@@ -140,6 +148,8 @@ class SolverService:
     def _trainer(self, model: ModelSpec, arrays: snapshot.Arrays | None = None) -> Training | ChangingTrainer:
         if model.model in self.settings.gram_models:
             return SumsTrainer(model, arrays, self._device)
+        if model.growing is not None:
+            return GrowingTrainer(model, arrays, self._budget, self._device)
         if model.changing:
             return ChangingTrainer(model, arrays, self._budget, self._device)
         return Trainer(model, arrays, self._budget, self._device)
@@ -157,16 +167,22 @@ class SolverService:
             if not batch and (not until_end or self._stopping.is_set() or _at_end(models)):
                 return
 
-    def _read_witnesses(self, witnesses: KafkaConsumer) -> None:
-        """Give trained witnesses to the models that they are of, as far as these are known."""
-        for records in witnesses.poll(timeout_ms=0).values():
-            for record in records:
-                try:
-                    trainer = self.trainers.get(witnesses_model(record.value))
-                    if isinstance(trainer, ChangingTrainer) and witnesses_of(record.value, trainer.model) is not None:
-                        trainer.offer_witnesses(record.value)
-                except WireError as error:
-                    self._dead_letter(WITNESSES, error, record.value)
+    def _read_witnesses(self, witnesses: KafkaConsumer, until_end: bool = False) -> None:
+        """Give new witnesses to the models that they are of, as far as these are known."""
+        while True:
+            for records in witnesses.poll(timeout_ms=POLL_MS if until_end else 0).values():
+                for record in records:
+                    self._offer_witnesses(record.value)
+            if not until_end or self._stopping.is_set() or _at_end(witnesses):
+                return
+
+    def _offer_witnesses(self, record: bytes) -> None:
+        try:
+            trainer = self.trainers.get(witnesses_model(record))
+            if isinstance(trainer, ChangingTrainer) and witnesses_of(record, trainer.model) is not None:
+                trainer.offer_witnesses(record)
+        except WireError as error:
+            self._dead_letter(WITNESSES, error, record)
 
     def _dead_letter(self, topic: str, error: WireError, record: bytes) -> None:
         log.warning("dead letter from %s: %s", topic, error)
@@ -174,28 +190,34 @@ class SolverService:
         self._producer.send(DEAD_LETTERS, encode_dead_letter(JOB, topic, error, record), key=topic.encode())
 
     def _solve_due(self) -> None:
-        """Start the solves that have been due longest, as far as threads are free."""
+        """Start the solves that have been due longest, as far as threads are free; before them go dictionaries whose
+        candidates have been priced."""
         self._solving = {name: thread for name, thread in self._solving.items() if thread.is_alive()}
         now = time.monotonic()
+        free = {name: trainer for name, trainer in self.trainers.items() if name not in self._solving}
+        grow = [name for name, trainer in free.items() if isinstance(trainer, GrowingTrainer) and trainer.answered]
         due = [
             name
-            for name, trainer in self.trainers.items()
-            if name not in self._solving
+            for name, trainer in free.items()
+            if name not in grow
             and (
                 trainer.fresh >= self.settings.every_rows
                 or (trainer.fresh and now - self._solved_at.get(name, 0.0) >= self.settings.every_seconds)
             )
         ]
         due.sort(key=lambda name: self._solved_at.get(name, 0.0))
-        for name in due[: self.settings.threads - len(self._solving)]:
-            self._solved_at[name] = now
-            self._solving[name] = threading.Thread(target=self._solve, args=(name,), name=f"solve-{name}", daemon=True)
+        for name in [*grow, *due][: self.settings.threads - len(self._solving)]:
+            if name in due:
+                self._solved_at[name] = now
+            work = self._grow if name in grow else self._solve
+            self._solving[name] = threading.Thread(target=work, args=(name,), name=f"solve-{name}", daemon=True)
             self._solving[name].start()
 
     def _solve(self, name: str) -> None:
         try:
             version = self._newest_version(name) + 1
-            readout = self.trainers[name].solve(version, self.settings.solve_seconds, self.settings.backend)
+            trainer = self.trainers[name]
+            readout = trainer.solve(version, self.settings.solve_seconds, self.settings.backend)
             if readout is None or self._stopping.is_set():
                 return
             sent = self._producer.send(READOUTS, encode_readout(readout), key=name.encode())
@@ -206,9 +228,27 @@ class SolverService:
                 *(name, version, readout.rows, readout.seen, readout.columns, len(readout.support)),
                 *(readout.relative_gap, readout.solve_seconds),
             )
+            self._send_outgoing(name)
         except BaseException as error:  # the stream's thread raises it
             if not self._stopping.is_set():
                 self._failure = error
+
+    def _grow(self, name: str) -> None:
+        try:
+            trainer = self.trainers[name]
+            assert isinstance(trainer, GrowingTrainer)
+            trainer.grow()
+            self._send_outgoing(name)
+        except BaseException as error:  # the stream's thread raises it
+            if not self._stopping.is_set():
+                self._failure = error
+
+    def _send_outgoing(self, name: str) -> None:
+        """What a growing dictionary asks the roll-out, or tells it."""
+        trainer = self.trainers[name]
+        if isinstance(trainer, GrowingTrainer):
+            for topic, record in trainer.take_outgoing():
+                self._producer.send(topic, record, key=name.encode()).get(timeout=ACK_SECONDS)
 
     def _newest_version(self, name: str) -> int:
         """The newest version on the topic or in the snapshot: a readout may be younger than the snapshot."""

@@ -38,8 +38,9 @@ class Trainer(Training):
         self.dictionary = Dictionary.from_arrays(arrays, *kind) if arrays else Dictionary(*kind)
         half_life = half_life_of(model) if self.dictionary.sums_only else None  # kept rows are weighted at a solve
         super().__init__(model, columns_of(arrays, model, half_life), device)
-        chosen = isinstance(model.readout.relative_beta, str)
-        self._held_out = HeldOut(model, with_prefix(arrays or {}, HELD), budget) if chosen else None
+        self._chooses = isinstance(model.readout.relative_beta, str)
+        holds_out = self._chooses or model.growing is not None
+        self._held_out = HeldOut(model, with_prefix(arrays or {}, HELD), budget) if holds_out else None
         self._counted_early = self._columns.rows  # no readout of this process was trained on them
         self._per_sample = model.target_steps
         self._rows = threading.Lock()
@@ -103,7 +104,7 @@ class Trainer(Training):
             return Problem(fit, columns.candidates, columns.rows, seen, distinct, trained_on, held_out)
 
     def _relative_beta(self, problem: Problem, seconds: float) -> float:
-        if self._held_out is None:
+        if self._held_out is None or not self._chooses:
             return super()._relative_beta(problem, seconds)
         if problem.held_out is not None:
             self._held_out.choose(problem.fit, problem.held_out, seconds, self.device)
@@ -111,10 +112,17 @@ class Trainer(Training):
 
     def _held_out_samples(self) -> Samples | None:
         """What is needed to choose beta, where it is due."""
-        if self._held_out is None:
+        if self._held_out is None or not self._chooses:
             return None
         with self._rows:
             return self._held_out.samples(self._columns)
+
+    def trained_and_fresh(self) -> tuple[Rows, Rows]:
+        """The rows of the newest solve, and those held out by now."""
+        assert self._held_out is not None
+        with self._rows:
+            self._held_out.dictionary.take_changes()
+            return self.dictionary.all_rows(), self._held_out.dictionary.all_rows()
 
     def _fit(self, rows: Rows) -> Moments | Samples:
         """The loss over rows that are kept."""

@@ -56,6 +56,11 @@ class Training(ABC):
     def held_bytes(self) -> int:
         """Memory of all that is kept."""
 
+    @property
+    def candidates(self) -> npt.NDArray[np.int64]:
+        """Columns that are different and not constant; while nothing is solved."""
+        return self._columns.candidates
+
     @abstractmethod
     def ingest(self, record: bytes) -> None:
         """Take a record of the topic that this training reads. Raises WireError for one that cannot be used."""
