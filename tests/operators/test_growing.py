@@ -111,7 +111,7 @@ class Task:
         self._read()
 
     def push(self, ids: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
-        for lane, self.key in self.keys.items():
+        for lane, self.key in self.keys.items():  # noqa: B020
             rows = np.flatnonzero(ids % LANES == lane)
             piece = Slice(lane, ids[rows].astype(np.uint64), 0, codes[rows], Targets.final(classes[rows]), 7)
             self._take(self.operator.process_element(encode_slice(MODEL, piece), self.context))
