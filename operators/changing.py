@@ -1,4 +1,4 @@
-"""The roll-out of witnesses that change: trained ones come in versions on `witnesses` while sequences stream.
+"""The roll-out of witnesses that change: they come in versions on `witnesses` while sequences stream.
 
 Keyed by lane; witnesses are broadcast. From the moment a lane hears of a version its sequences are stepped with it, and
 those it keeps (`operators/kept.py`) once more, so that the solver can train on the window's rows in the new version at
@@ -58,12 +58,16 @@ class ChangingRollOutOperator(RollOut, KeyedBroadcastProcessFunction):
             newest = witnesses_of(held, self._model) if held else None
             if offered is None or (newest is not None and offered.version <= newest.version):
                 return
-            decode_witnesses(record, self._model)
+            self._check(record)
         except WireError as error:
             yield from refuse("roll_out", "witnesses", error, record, self._metrics)
             return
         state.put(name, record)
         self._looked = False
+
+    def _check(self, record: bytes) -> None:
+        """Raises WireError for a record of `witnesses` that cannot be used."""
+        decode_witnesses(record, self._model)
 
     def process_element(self, record: bytes, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator:
         yield from self._change(ctx)

@@ -26,7 +26,17 @@ from snn.network import Network
 from snn.sums import Sums, of_rows
 from wire.codec import Codes, pack
 from wire.idset import Ids
-from wire.prices import PART, Candidates, Prices, decode_candidates, encode_prices, first_version, is_request, mark_of
+from wire.prices import (
+    PART,
+    Candidates,
+    Prices,
+    decode_candidates,
+    decode_chosen,
+    encode_prices,
+    first_version,
+    is_request,
+    mark_of,
+)
 from wire.reasons import WireError
 from wire.targets import Targets
 
@@ -66,6 +76,9 @@ class GrowingRollOutOperator(ChangingRollOutOperator):
             return
         if not asks:
             yield from super().process_broadcast_element(record, ctx)
+
+    def _check(self, record: bytes) -> None:
+        decode_chosen(record, self._model)  # the witnesses themselves are made when they are needed
 
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
         yield from super().on_timer(timestamp, ctx)

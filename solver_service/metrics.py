@@ -17,11 +17,13 @@ SUPPORT = Gauge("spikeloom_readout_support", "Witnesses with a coefficient in th
 RELATIVE_BETA = Gauge("spikeloom_readout_relative_beta", "beta / beta_max of the newest readout", MODEL)
 VERSION = Gauge("spikeloom_readout_version", "Version of the newest readout", MODEL)
 WITNESSES = Gauge("spikeloom_readout_witnesses_version", "Version of the witnesses that it reads", MODEL)
-BEST_PRICE = Gauge("spikeloom_growing_best_price", "Largest price on fresh rows of what would enter next", MODEL)
+BEST_PRICE = Gauge(
+    "spikeloom_growing_best_price", "Largest price on fresh rows of what the last round would have in", MODEL
+)
 TRIED = Gauge("spikeloom_growing_tried_witnesses", "Witnesses in the pool that has been priced", MODEL)
 GROWN = Gauge("spikeloom_growing_witnesses", "Witnesses in the dictionary that grows", MODEL)
 SOLVE_SECONDS = Histogram("spikeloom_solve_seconds", "Seconds of a solve, column sums included", MODEL, buckets=SECONDS)
 ROWS = Counter("spikeloom_solver_rows_total", "Pieces of samples stored since the start", MODEL)
 DUPLICATES = Counter("spikeloom_solver_duplicates_total", "Pieces of samples seen before and dropped", MODEL)
 DEAD_LETTERS = Counter("spikeloom_solver_dead_letters_total", "Records of no use", ("reason",))
-LAG = Gauge("spikeloom_solver_lag_records", "Records of spike-columns and gram not yet read")
+LAG = Gauge("spikeloom_solver_lag_records", "Records of spike-columns, prices and gram not yet read")

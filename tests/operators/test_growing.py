@@ -293,6 +293,7 @@ def test_the_stream_takes_the_witnesses_that_arrays_take() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_crashes_change_nothing(seed: int) -> None:
     calm, shaken = Loop(WINDOW).run(), Loop(WINDOW).run(np.random.default_rng(seed))
+    assert len(calm) > 2
     assert [chosen.ids.tolist() for chosen in shaken] == [chosen.ids.tolist() for chosen in calm]
     assert [chosen.tried for chosen in shaken] == [chosen.tried for chosen in calm]
 
@@ -331,6 +332,15 @@ def test_after_a_stop_it_asks_again_when_a_window_has_come(monkeypatch: pytest.M
         assert loop.readouts[-1].best_price > 0
         assert len(loop.task.told) <= rounds * 2 + asked
     assert len(loop.task.told) > asked
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_few_rows_price_nothing_and_few_fresh_ones_stop_nothing() -> None:
+    few, more = Loop(WINDOW // 2 - 20), Loop(WINDOW // 2 + 60)
+    assert few.run() == few.task.told == []
+    versions = more.run()
+    assert len(versions[-1].ids) > 30, "up to what there may be, but for those that were not used"
+    assert np.isnan([chosen.best_price for chosen in versions]).all()
 
 
 def test_records_that_do_not_fit_are_refused() -> None:
