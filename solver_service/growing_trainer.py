@@ -108,8 +108,14 @@ class GrowingTrainer(ChangingTrainer):
         self.rules = Rules(model.witnesses.count, start, candidates)
         self._round: Round | None = None
         self._stop: Stop | None = None
+        self._news = False  # of a stop, which no readout has told
         self._published = 0
         self._outgoing: list[tuple[str, bytes]] = []
+
+    @property
+    def fresh(self) -> int:
+        """Rows that no readout was trained on; at least 1 where the next readout has a stop to tell."""
+        return max(super().fresh, int(self._news))
 
     @property
     def answered(self) -> bool:
@@ -149,6 +155,7 @@ class GrowingTrainer(ChangingTrainer):
         stopped = self._stop is not None and self._stop.version == chosen.version
         readout.best_price = self._stop.best_price if stopped else chosen.best_price  # type: ignore[union-attr]
         readout.tried = chosen.tried
+        self._news = False
         name = self.model.model
         metrics.BEST_PRICE.labels(name).set(readout.best_price)
         metrics.TRIED.labels(name).set(chosen.tried)
@@ -158,10 +165,16 @@ class GrowingTrainer(ChangingTrainer):
         window = self.model.readout.window
         assert window is not None  # as a growing model has to have
         newer = max(self._published, *self._records, 0) > chosen.version
-        waits = self._round is not None and now_us() < self._round.request.round + FORGET_US
         stop = self._stop
         stopped = stop is not None and stop.version == chosen.version and readout.seen < stop.seen + window
-        return not (newer or waits or stopped) and HALF * trained.dictionary.rows >= window
+        if newer or stopped or HALF * trained.dictionary.rows < window:
+            return False
+        if self._round is None:
+            return True
+        forgotten = now_us() > self._round.request.round + FORGET_US
+        if forgotten:
+            log.warning("%s: lanes have not answered for long, asked again", self.model.model)
+        return forgotten
 
     def _begin(self, readout: pb.Readout, trained: Trainer, chosen: Chosen) -> None:
         """Ask for the prices of the next candidates."""
@@ -243,6 +256,7 @@ class GrowingTrainer(ChangingTrainer):
     def _stopped(self, asked: Round, worth: Array) -> None:
         best = float(worth.max(initial=0.0))
         self._stop, self._round = Stop(asked.chosen.version, self.current.dictionary.seen, best), None
+        self._news = True
         log.info("%s: no candidate is worth it: %.2e of beta %.2e", self.model.model, best, asked.beta)
 
 

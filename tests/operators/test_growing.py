@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.growing import GrowingRollOutOperator
+from operators.predict import PredictOperator
 from operators.tags import BRAIN_WAVES, DEAD_LETTERS, PRICES
 from snn import engine
 from snn.bits import BitMatrix
@@ -25,7 +26,7 @@ from tests.models import small_model
 from tests.operators.test_every_step import DictStore, Metrics
 from wire import messages_pb2 as pb
 from wire import prices as wire_prices
-from wire.codec import Slice, encode_slice
+from wire.codec import Slice, decode, encode_readout, encode_slice
 from wire.prices import Candidates, Chosen, decode_chosen, decode_prices, encode_candidates, encode_chosen, on_grid
 from wire.reasons import WireError
 from wire.targets import Targets
@@ -315,6 +316,35 @@ def test_a_readout_names_witnesses_that_the_law_makes_again() -> None:
     loss = 0.5 * np.square(spikes @ w + np.frombuffer(last.intercept) - y).sum(axis=1).mean()
     assert loss + last.beta * np.linalg.norm(w, axis=1).sum() == pytest.approx(last.primal, rel=1e-9)
 
+    answers, letters = answered(last, loop.codes[:9])
+    scores = spikes_of(loop.codes[:9], np.array(last.support)) @ w + np.frombuffer(last.intercept)
+    assert b"".join(answer.scores for answer in answers) == scores.tobytes(), "scores are the same bits"
+    assert not letters
+    last.tried = max(last.support)
+    answers, letters = answered(last, loop.codes[:9])
+    assert not answers
+    assert [letter.reason for letter in letters] == ["corrupt_readout"]
+
+
+def answered(readout: pb.Readout, codes: np.ndarray) -> tuple[list[pb.Prediction], list[pb.DeadLetter]]:
+    """What the prediction operator says to a readout and sequences of lane 0."""
+    store, broadcast = DictStore(), {}
+    operator = PredictOperator(MODEL.spec_json, 3600)
+    operator.open(SimpleNamespace(get_metrics_group=Metrics, get_map_state=lambda _: store))
+    held = SimpleNamespace(get=broadcast.get, put=lambda k, v: broadcast.update({k: v}))
+    context = SimpleNamespace(
+        get_current_key=lambda: next(iter(operator._lane_number)),
+        get_broadcast_state=lambda _: held,
+        timer_service=lambda: SimpleNamespace(
+            current_processing_time=lambda: 1, register_processing_time_timer=lambda _: None
+        ),
+    )
+    letters = list(operator.process_broadcast_element(encode_readout(readout), context))
+    ids = LANES * np.arange(len(codes), dtype=np.uint64)
+    piece = Slice(0, ids, 0, codes, Targets.none(len(codes), MODEL), 7)
+    answers = list(operator.process_element(encode_slice(MODEL, piece), context))
+    return [decode(pb.Prediction, one) for one in answers], [decode(pb.DeadLetter, one) for _, one in letters]
+
 
 @pytest.mark.usefixtures("small_rounds")
 def test_after_a_stop_it_asks_again_when_a_window_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +353,7 @@ def test_after_a_stop_it_asks_again_when_a_window_has_come(monkeypatch: pytest.M
     assert loop.run() == []
     asked = len(loop.task.told)
     assert asked == 2, "prices and a shortlist"
-    assert loop.readouts[-1].best_price == 0, "of the round that began with this very readout"
+    assert [readout.best_price > 0 for readout in loop.readouts] == [False, True], "the stop is told at once"
     codes, classes = data(2 * WINDOW, seed=1)
     for begin, rounds in ((0, 1), (WINDOW, 2)):
         ids = np.arange(WINDOW + begin, 2 * WINDOW + begin)
