@@ -9,7 +9,7 @@ from spikeloom import autoregressive
 from spikeloom.client import Client
 from spikeloom.local import Stack
 from spikeloom.tasks import load_task
-from tests.integration.conftest import Solver, eventually, job
+from tests.integration.conftest import Solver, eventually, job, readouts_of
 
 
 def test_addition_is_learnt_and_generalises(stack: Stack, solver: Solver, project_root: Path) -> None:
