@@ -230,7 +230,8 @@ def _witness_laws(rows: list[Row]) -> plt.Figure:
 
 def _parity(rows: list[Row]) -> plt.Figure:
     """Accuracy over numbers seen, mean over seeds, a panel for each network."""
-    return _panels([(*row.case.split(": "), row) for row in rows if row.curve], "numbers seen")
+    found = [(*row.case.partition(": ")[::2], row) for row in rows if row.curve]
+    return _panels(found, "numbers seen")
 
 
 def _drift(rows: list[Row]) -> plt.Figure:

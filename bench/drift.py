@@ -4,8 +4,8 @@
 - names, slowly: the same, each change stretched over a whole phase
 - taps: ten bits, the class is the XOR of two of them; every PHASE sequences of two others
 
-Ours has a window of the newest WINDOW sequences, drops the older ones of them when fresh ones are answered significantly
-worse (`on_drift: forget`), and solves the readout anew, certified, after every PORTION, through the solver service's own
+Ours has a window of the newest WINDOW sequences, drops the older of them when fresh ones are answered much worse
+(`on_drift: forget`), and solves the readout anew, certified, after every PORTION, through the solver service's own
 trainer. The peers:
 
 - River's adaptive random forest (ten trees, each watching for drift), Hoeffding adaptive tree and softmax regression on
