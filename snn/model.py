@@ -130,6 +130,7 @@ class ReadoutSpec(Strict):
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
     window: int | None = Field(default=None, ge=1, description="keep only the newest rows")
     half_life: int | None = Field(default=None, ge=1, description="a row's weight halves with so many newer rows")
+    on_drift: Literal["forget"] | None = Field(default=None, description="drop older rows when the rule has changed")
     class_weight: Literal["balanced"] | None = Field(default=None, description="rows of each class weigh the same")
 
     @model_validator(mode="before")
@@ -159,6 +160,11 @@ class ReadoutSpec(Strict):
             Head(name="only", loss=self.loss, outputs=self.outputs)
         if self.window is not None and self.half_life is not None:
             raise ValueError("window and half_life are two ways to forget: expected one of them at most, got both")
+        if self.on_drift is not None and (self.window is None or self.target != "class"):
+            raise ValueError(
+                "on_drift needs target: class and a window, the rows that it forgets from, got "
+                f"target: {self.target}, window: {self.window}"
+            )
         if self.class_weight is not None and (self.target != "class" or self.heads):
             raise ValueError("class_weight needs target: class and one head, got target: values or several heads")
         return self
@@ -177,7 +183,7 @@ class ReadoutSpec(Strict):
     def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Models without these keep the digest they had before there were any."""
         fields = serialise(self)
-        for name in ("half_life", "class_weight", "heads", "every_step"):
+        for name in ("half_life", "on_drift", "class_weight", "heads", "every_step"):
             if not fields[name]:
                 del fields[name]
         return fields

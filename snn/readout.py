@@ -41,6 +41,14 @@ class Rows(NamedTuple):
     def part(self, rows: slice) -> "Rows":
         return Rows(self.ids[rows], self.bits[rows], self.targets[rows])
 
+    def beside(self, others: "Rows") -> "Rows":
+        """These and others."""
+        return Rows(
+            np.concatenate([self.ids, others.ids]),
+            np.concatenate([self.bits, others.bits]),
+            np.concatenate([self.targets, others.targets]),
+        )
+
 
 def predicted_classes(scores: npt.NDArray[np.float64], readout: ReadoutSpec) -> npt.NDArray[np.int32]:
     """[..., H] for scores [..., C]: the class of each head's largest score, the lowest of equals; of a head with one

@@ -69,6 +69,7 @@ class Dictionary:
         self._seen = IdSet()  # of these rows, but for some of the fresh ones: their late or repeated pieces are dropped
         self._slot: dict[int, int] = {}
         self._held = 0  # complete rows that have a slot
+        self._added: Slots = np.zeros(0, np.intp)  # handed out by the last take_changes
         self._next_age = 0
         self._ceiling = NO_CEILING  # the lowest rank that a row had that left for its rank
         self._allocate(0)
@@ -217,10 +218,17 @@ class Dictionary:
             self._drop(slots)
         else:
             self._counted[slots] = True
+        self._added = slots
         self.fresh = 0
         removed = Rows(*(np.concatenate(parts) for parts in zip(*self._removed, strict=True)))
         self._clear_removed()
         return added, removed
+
+    def forget_earlier(self) -> None:
+        """Let go of all rows that were handed out before the last take_changes."""
+        earlier = np.setdiff1d(np.flatnonzero(self._counted), self._added)
+        self._remember_removed(earlier)
+        self._drop(earlier)
 
     def trained_on(self) -> IdSet:
         """The ids that a readout of now would be trained on, or a sample of them; right after take_changes."""

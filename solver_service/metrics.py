@@ -25,5 +25,6 @@ GROWN = Gauge("spikeloom_growing_witnesses", "Witnesses in the dictionary that g
 SOLVE_SECONDS = Histogram("spikeloom_solve_seconds", "Seconds of a solve, column sums included", MODEL, buckets=SECONDS)
 ROWS = Counter("spikeloom_solver_rows_total", "Pieces of samples stored since the start", MODEL)
 DUPLICATES = Counter("spikeloom_solver_duplicates_total", "Pieces of samples seen before and dropped", MODEL)
+DRIFTS = Counter("spikeloom_solver_drifts_total", "Changes of the stream's rule after which rows were dropped", MODEL)
 DEAD_LETTERS = Counter("spikeloom_solver_dead_letters_total", "Records of no use", ("reason",))
 LAG = Gauge("spikeloom_solver_lag_records", "Records of spike-columns, prices and gram not yet read")

@@ -11,12 +11,15 @@ iterates:
 Whoever wants both takes `_sums` first.
 """
 
+import logging
 import threading
 
+from snn.bits import BitMatrix
 from snn.model import ModelSpec
-from snn.readout import Rows
+from snn.readout import Rows, encode_targets, predicted_classes
 from solver_service import metrics
 from solver_service.dictionary import BUDGET, Dictionary, Piece, Shape
+from solver_service.drift import Drift
 from solver_service.fit import Moments, Samples
 from solver_service.held_out import HeldOut
 from solver_service.losses import loss_of
@@ -24,6 +27,8 @@ from solver_service.snapshot import Arrays
 from solver_service.training import Problem, Training, arrays_of, columns_of, with_prefix
 from solver_service.weights import half_life_of, of_rows
 from wire.codec import decode_columns
+
+log = logging.getLogger(__name__)
 
 HELD = "held_"  # prefix of the arrays of held-out rows
 
@@ -43,6 +48,7 @@ class Trainer(Training):
         self._held_out = HeldOut(model, with_prefix(arrays or {}, HELD), budget) if holds_out else None
         self._counted_early = self._columns.rows  # no readout of this process was trained on them
         self._per_sample = model.target_steps
+        self._drift = Drift() if model.readout.on_drift else None
         self._rows = threading.Lock()
 
     @property
@@ -90,7 +96,7 @@ class Trainer(Training):
         columns = self._columns
         with self._sums:
             with self._rows:
-                changes = self.dictionary.take_changes()
+                changes = self._take_changes()
                 summed = self.model.readout.loss == "squared" and self.model.readout.class_weight is None
                 rows = None if summed else self.dictionary.all_rows()
                 seen, trained_on = self._per_sample * self.dictionary.seen, self.dictionary.trained_on()
@@ -102,6 +108,22 @@ class Trainer(Training):
             distinct = len(columns.distinct)
             held_out = self._held_out_samples()
             return Problem(fit, columns.candidates, columns.rows, seen, distinct, trained_on, held_out)
+
+    def _take_changes(self) -> tuple[Rows, Rows]:
+        """Rows that came and left. Where the rule of the stream has changed, all that came earlier leaves, too."""
+        added, removed = self.dictionary.take_changes()
+        if self._drift is None or not len(self._support) or not len(added.ids):
+            return added, removed
+        spikes = BitMatrix.from_rows(added.bits).select(self._support).dense()
+        scores, readout = spikes @ self._newest.w + self._newest.b, self.model.readout
+        right = (encode_targets(predicted_classes(scores, readout), readout) == added.targets).all(axis=1)
+        if not self._drift.happened(int((~right).sum()), len(right)):
+            return added, removed
+        self.dictionary.forget_earlier()
+        _, forgotten = self.dictionary.take_changes()
+        log.info("%s: its rule has changed, %d rows are forgotten", self.model.model, len(forgotten.ids))
+        metrics.DRIFTS.labels(self.model.model).inc()
+        return added, removed.beside(forgotten)
 
     def _relative_beta(self, problem: Problem, seconds: float) -> float:
         if self._held_out is None or not self._chooses:
