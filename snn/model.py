@@ -31,6 +31,9 @@ from snn.training.spec import TrainingSpec
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
+MOST_PRICED = 2**20  # samples: with those held out, sums of residuals over them are exact
+
+
 class ModelError(ValueError):
     """A model specification that cannot be used; the text names the field, what was expected and what came."""
 
@@ -274,10 +277,10 @@ class ModelSpec(Strict):
             )
         if self.training is not None:
             raise ValueError("witnesses that are trained are not drawn: expected growing or training, got both")
-        if readout.window is None or witnesses.shards > 1:
+        if readout.window is None or readout.window > MOST_PRICED or witnesses.shards > 1:
             raise ValueError(
-                "growing needs readout.window, the samples on which candidates are priced, and witnesses.shards: 1, "
-                f"got window: {readout.window} and shards: {witnesses.shards}"
+                "growing needs readout.window, the samples on which candidates are priced, of at most "
+                f"{MOST_PRICED}, and witnesses.shards: 1, got window: {readout.window} and shards: {witnesses.shards}"
             )
         if readout.penalty not in ("l1", "group") or readout.every_step or readout.class_weight is not None:
             raise ValueError(

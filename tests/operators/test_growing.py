@@ -400,6 +400,7 @@ def test_records_that_do_not_fit_are_refused() -> None:
         {"growing": {"start": 99}},
         {"training": {"workers": 1}},
         {"readout": {"outputs": 3}},
+        {"readout": {"outputs": 3, "window": 2**21}},
         {"readout": {"outputs": 3, "window": 9, "penalty": "ridge"}},
         {"readout": {"outputs": 3, "window": 9, "every_step": True}},
         {"readout": {"outputs": 3, "window": 9, "class_weight": "balanced"}},
