@@ -17,9 +17,7 @@ torch.set_num_threads(1)  # several spin while they wait for each other on cores
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--slow", action="store_true", help="also the tests that CI's twenty-five minutes have no room for"
-    )
+    parser.addoption("--slow", action="store_true", help="also the tests of minutes, for which CI has no room")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
