@@ -75,7 +75,7 @@ def test_a_run_is_a_function_of_the_records(stack: Stack, project_root: Path) ->
     last = [expected[sequence][1][0] == numbers[sequence] % 2 for sequence in range(SEQUENCES - 200, SEQUENCES)]
     assert all(last), "it has learned parity"
     letters = [decode(pb.DeadLetter, record) for record in read_all(stack.connection, "dead-letters")]
-    assert {letter.reason for letter in letters if letter.job == "train_hebbian"} == {"not_protobuf"}
+    assert "not_protobuf" in {letter.reason for letter in letters if letter.job == "train_hebbian"}
     waves = [decode(pb.BrainWave, record) for record in read_all(stack.connection, "brain-waves")]
     assert {tuple(one.neurons for one in wave.layers) for wave in waves if wave.model == MODEL.model} == {(4, 2)}
 
