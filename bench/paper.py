@@ -15,10 +15,10 @@ which one neuron is a column; digit and carry with a head each at every timestep
 asked with is the network's own. What our text of it does not say, or what one core cannot pay, is ours:
 
     depth d           d layers of neurons: d - 1 hidden ones, `width` wide in a subnetwork, and one neuron on top
-    leak, threshold   XOR, TOKENS and PICTURES below, the same at every depth, for weights N(0, 1 / fan-in); chosen on
-                      sequences held out of the training set
-    subnetworks       SG trains 64, the paper's largest number in table 1, as do the variants that begin or end with
-                      it. CVX samples 1,024: a frozen subnetwork costs next to nothing
+    leak, threshold   SHORT_XOR, LONG_XOR, TOKENS and PICTURES below, the same at every depth, for weights
+                      N(0, 1 / fan-in); chosen on sequences held out of the training set, as were SG's rates
+    subnetworks       SG trains 64, the paper's largest number in table 1, half of them for pictures, as do the variants
+                      that begin or end with it. CVX samples 1,024: a frozen subnetwork costs next to nothing
     beta              for XOR "best" on a tenth of the training rows, else BETA of beta_max
     SG                Adam with linear decay, batches of 64, `steps` steps, `tuning` more to finetune; no ramped weights
 
@@ -59,8 +59,8 @@ class Size(NamedTuple):
     width: int = 8
     columns: int = 1024
     subnetworks: int = 64
-    steps: int = 1000
-    tuning: int = 500
+    steps: int = 600
+    tuning: int = 300
     rows: int = 4096
     images: int = 20_000
     tests: int = 2048
@@ -71,16 +71,14 @@ TRIAL = Size((0,), 4, 96, 8, 12, 6, 256, 600, 256)
 
 
 class Neuron(NamedTuple):
-    """rate: SG's first learning rate."""
-
     leak: float
     threshold: float
-    rate: float
 
 
-XOR = Neuron(leak=0.5, threshold=0.25, rate=0.01)
-TOKENS = Neuron(leak=0.5, threshold=0.25, rate=0.03)
-PICTURES = Neuron(leak=0.9, threshold=0.25, rate=0.01)
+SHORT_XOR, LONG_XOR = Neuron(leak=0.5, threshold=0.25), Neuron(leak=0.9, threshold=0.5)  # T = 5; above
+TOKENS = Neuron(leak=0.1, threshold=0.25)
+PICTURES = Neuron(leak=0.9, threshold=0.25)
+SHALLOW_RATE, DEEP_RATE = 0.01, 0.003  # of SG at depth 3, and beyond
 
 Question = Callable[[Trained], float]
 
@@ -159,7 +157,16 @@ def xor(timesteps: int, depth: int, figures: Figures) -> Cell:
         return Made(train, {"": lambda trained: trained.accuracy(test)})
 
     task = f"first-last XOR, T = {timesteps}"
-    return Cell(task, depth, make, XOR, ALL, "best", lambda _: StoredTaps(), {"": _of_kinds(figures)})
+    return Cell(
+        task,
+        depth,
+        make,
+        SHORT_XOR if timesteps <= 5 else LONG_XOR,
+        ALL,
+        "best",
+        lambda _: StoredTaps(),
+        {"": _of_kinds(figures)},
+    )
 
 
 def _xor_arrays(count: int, timesteps: int, seed: int) -> Arrays:
@@ -300,7 +307,7 @@ def variants(cell: Cell, size: Size, seed: int, rows: Rows) -> Iterator[tuple[st
     def trained(start: Network | Trained, steps: int) -> Trained:
         return sg(start, rows, _training(cell, steps, seed))
 
-    few = cache(lambda: sampled(size.subnetworks))
+    few = cache(lambda: sampled(_trained_ones(cell, size)))
     pretrained = cache(lambda: trained(few(), size.steps))
     made: dict[str, Callable[[], Trained]] = {
         "CVX": lambda: solved(sampled(size.columns)),
@@ -322,8 +329,13 @@ def _law(cell: Cell, size: Size) -> Gaussian:
     return Gaussian(widths=hidden, leak=cell.neuron.leak, threshold=cell.neuron.threshold)
 
 
+def _trained_ones(cell: Cell, size: Size) -> int:
+    return size.subnetworks // (2 if cell.neuron is PICTURES else 1)
+
+
 def _training(cell: Cell, steps: int, seed: int) -> TrainingSpec:
-    return TrainingSpec(rounds=steps, local_steps=1, learning_rate=cell.neuron.rate, seed=seed)
+    rate = SHALLOW_RATE if cell.depth == SHALLOW else DEEP_RATE
+    return TrainingSpec(rounds=steps, local_steps=1, learning_rate=rate, seed=seed)
 
 
 def relayed(network: Network, depth: int) -> Network:
@@ -366,7 +378,7 @@ def estimate(cells: list[Cell], size: Size) -> float:
     seconds = 0.0
     for cell in cells:
         rows = cell.make(size, 0).train
-        network = _law(cell, size).sample(0, range(size.subnetworks), rows.grid.timesteps, rows.grid.features)
+        network = _law(cell, size).sample(0, range(_trained_ones(cell, size)), rows.grid.timesteps, rows.grid.features)
         tunings = sum(variant in ("SG-SG", "CVX-SG") for variant in cell.variants)
         begun = time.perf_counter()
         sg(network, rows, _training(cell, 1, 0))

@@ -7,7 +7,7 @@
 Whatever network `cvx` is given it puts on the grid first, so that its dictionary has the promise of exactness.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -101,15 +101,14 @@ def likeliest(scores: Tensor, rows: Rows) -> Classes:
 def sg(start: Network | Trained, rows: Rows, training: TrainingSpec) -> Trained:
     """Witnesses and readout trained together by surrogate gradients; `training.rounds * local_steps` steps."""
     order = deal(len(rows.inputs), training.steps, training.batch, training.seed)
-    (trained,) = sg_by_portions(start, rows, training, order, training.steps)
+    (trained,) = sg_by_portions(start, rows, training, [order])
     return trained
 
 
 def sg_by_portions(
-    start: Network | Trained, rows: Rows, training: TrainingSpec, order: npt.NDArray[np.int64], portion: int
+    start: Network | Trained, rows: Rows, training: TrainingSpec, portions: Iterable[npt.NDArray[np.int64]]
 ) -> Iterator[Trained]:
-    """The same, a step for each of the batches of rows in order [steps, batch], and what there is after every `portion`
-    of them."""
+    """The same, and what there is after each portion: a step for each of its batches, places of rows [steps, batch]."""
     network, kept = (start.network, start) if isinstance(start, Trained) else (start, None)
     objective = Objective(
         network,
@@ -120,10 +119,10 @@ def sg_by_portions(
     )
     theta = objective.initial() if kept is None else objective.initial(kept.readout, kept.intercept)
     one_hot = [torch.eye(count)[torch.from_numpy(rows.classes[..., h])] for h, count in enumerate(rows.outputs)]
-    targets, moments = torch.cat(one_hot, dim=-1), at_rest(theta)
-    for done in range(0, len(order), portion):
-        batches = order[done : done + portion]
-        theta, moments, _, _ = take_steps(objective, training, theta, moments, rows.inputs, targets, batches, done)
+    targets, moments, done = torch.cat(one_hot, dim=-1), at_rest(theta), 0
+    for portion in portions:
+        theta, moments, _, _ = take_steps(objective, training, theta, moments, rows.inputs, targets, portion, done)
+        done += len(portion)
         yield Trained(objective.network(theta), *objective.readout(theta))
 
 
