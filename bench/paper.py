@@ -77,7 +77,7 @@ class Neuron(NamedTuple):
 
 SHORT_XOR, LONG_XOR = Neuron(leak=0.5, threshold=0.25), Neuron(leak=0.9, threshold=0.5)  # T = 5; above
 TOKENS = Neuron(leak=0.1, threshold=0.25)
-PICTURES = Neuron(leak=0.9, threshold=0.25)
+PICTURES = Neuron(leak=0.8, threshold=0.0625)
 SHALLOW_RATE, DEEP_RATE = 0.01, 0.003  # of SG at depth 3, and beyond
 
 Question = Callable[[Trained], float]
@@ -280,6 +280,7 @@ def table(report: Report, cell: Cell, size: Size) -> None:
     for seed in size.seeds:
         made = cell.make(size, seed)
         for variant, trained in variants(cell, size, seed, made.train):
+            report.say(f"{cell.task}, depth {cell.depth}, seed {seed}: {variant}")
             for question, ask in made.asked.items():
                 found.setdefault((question, variant), []).append(ask(trained))
     for (question, variant), values in found.items():
