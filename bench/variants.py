@@ -27,7 +27,7 @@ from snn.training.surrogate import Surrogate
 from solver_service import ReadoutClassifier
 from solver_service.path import Choice
 
-BLOCK = 4096  # sequences rolled out at a time
+BLOCK = 1024  # sequences rolled out at a time: of 196 timesteps the reference holds 200 MB for 256 neurons
 WEIGHT_BITS = 8
 
 Classes = npt.NDArray[np.int64]
