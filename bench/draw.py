@@ -230,22 +230,29 @@ def _witness_laws(rows: list[Row]) -> plt.Figure:
 
 def _parity(rows: list[Row]) -> plt.Figure:
     """Accuracy over numbers seen, mean over seeds, a panel for each network."""
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in rows:
-        if row.curve:
-            network, rule = row.case.split(": ")
-            curves.setdefault(network, {})[rule] = row.curve
-    rules = list(dict.fromkeys(rule for drawn in curves.values() for rule in drawn))
-    colours = {"ours": OURS, **dict(zip([rule for rule in rules if rule != "ours"], PEERS, strict=False))}
-    figure, grid = plt.subplots(1, len(curves), sharey=True, squeeze=False, layout="constrained", figsize=(11, 3.2))
-    for axes, (network, drawn) in zip(grid[0], curves.items(), strict=True):
-        for rule, points in drawn.items():
-            axes.plot(*zip(*points, strict=True), color=colours[rule], lw=2 if rule == "ours" else 1)
-        axes.set_title(network, fontsize="medium")
-        axes.set(xlabel="numbers seen", ylim=(0, 1.02))
+    found = [(*row.case.partition(": ")[::2], row) for row in rows if row.curve]
+    return _panels(found, "numbers seen")
+
+
+def _drift(rows: list[Row]) -> plt.Figure:
+    """Test-then-train accuracy over sequences, mean over seeds, a panel for each stream."""
+    return _panels([(row.case, row.peer or "ours", row) for row in rows if row.curve], "sequences")
+
+
+def _panels(found: list[tuple[str, str, Row]], xlabel: str) -> plt.Figure:
+    """Curves of accuracy (panel, contestant, row), side by side."""
+    panels, names = (list(dict.fromkeys(keys)) for keys in list(zip(*found, strict=True))[:2])
+    colours = {"ours": OURS, **dict(zip([name for name in names if name != "ours"], PEERS, strict=False))}
+    figure, grid = plt.subplots(1, len(panels), sharey=True, squeeze=False, layout="constrained", figsize=(11, 3.2))
+    for panel, name, row in found:
+        axes = grid[0, panels.index(panel)]
+        axes.plot(*zip(*row.curve or [], strict=True), color=colours[name], lw=2 if name == "ours" else 1)
+    for axes, panel in zip(grid[0], panels, strict=True):
+        axes.set_title(panel, fontsize="medium")
+        axes.set(xlabel=xlabel, ylim=(0, 1.02))
         axes.spines[["top", "right"]].set_visible(False)
     grid[0, 0].set_ylabel("accuracy")
-    handles = [plt.Line2D([], [], color=colours[rule], label=rule) for rule in rules]
+    handles = [plt.Line2D([], [], color=colours[name], label=name) for name in names]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     return figure
 
@@ -331,6 +338,7 @@ PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "parity": _parity,
     "paper": _paper,
     "time_to_accuracy": _time_to_accuracy,
+    "drift": _drift,
 }
 
 if __name__ == "__main__":

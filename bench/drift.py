@@ -4,8 +4,9 @@
 - names, slowly: the same, each change stretched over a whole phase
 - taps: ten bits, the class is the XOR of two of them; every PHASE sequences of two others
 
-Ours forgets by a window and solves the readout anew, certified, after every PORTION sequences, through the solver
-service's own trainer. The peers:
+Ours has a window of the newest WINDOW sequences, drops the older of them when fresh ones are answered much worse
+(`on_drift: forget`), and solves the readout anew, certified, after every PORTION, through the solver service's own
+trainer. The peers:
 
 - River's adaptive random forest (ten trees, each watching for drift), Hoeffding adaptive tree and softmax regression on
   standardised inputs, which learn from each sequence as it comes. They see the T * m inputs of a sequence at once.
@@ -37,12 +38,12 @@ from wire.codec import Columns, encode_columns, pack
 from wire.targets import Targets
 
 PHASE, PHASES = 4000, 3
-PORTION, WINDOW = 250, 1000
-CURVE = 250
+PORTION, WINDOW = 100, 2000
+CURVE = 200
 SEEDS = (0, 1, 2)
 QUICK_PHASE, QUICK_SEEDS = 500, (0,)
 TAPS = ((0, 9), (2, 7), (4, 5), (1, 8))  # of each phase
-SG_STEPS = 100  # after each portion
+SG_STEPS = 40  # after each portion
 
 Floats = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int32]
@@ -233,7 +234,7 @@ def _model(timesteps: int, features: int, law: dict[str, Any], count: int, outpu
             "model": "drift",
             "input": {"timesteps": timesteps, "features": features, **grid},
             "witnesses": {"law": law, "seed": 1, "count": count},
-            "readout": {"outputs": outputs, "loss": "multinomial", "window": WINDOW, "relative_beta": 0.02},
+            "readout": {"outputs": outputs, "window": WINDOW, "on_drift": "forget", "relative_beta": 0.02},
             "lanes": 1,
         }
     )

@@ -33,7 +33,7 @@ def main() -> None:
         .uid("hebbian")
     )
     wiring.sink(predictions, kafka, "predictions")
-    wiring.keyed_sink(env, predictions.get_side_output(WITNESSES), kafka, "witnesses", transactions=group)
+    wiring.sink(predictions.get_side_output(WITNESSES), kafka, "witnesses", group, wiring.LARGEST_WEIGHTS)
     wiring.sink(predictions.get_side_output(BRAIN_WAVES), kafka, "brain-waves")
     wiring.sink(predictions.get_side_output(DEAD_LETTERS), kafka, "dead-letters")
     env.execute(f"spikeloom train_hebbian {model.model}")

@@ -180,32 +180,3 @@ def sink(
         builder.set_delivery_guarantee(DeliveryGuarantee.EXACTLY_ONCE).set_transactional_id_prefix(transactions)
         builder.set_property("transaction.timeout.ms", str(TRANSACTION_TIMEOUT_MS))
     stream.sink_to(builder.build()).name(topic).uid(f"sink-{topic}")
-
-
-def keyed_sink(
-    env: StreamExecutionEnvironment, rows: DataStream, kafka: KafkaConnection, topic: str, transactions: str
-) -> None:
-    """Write rows (key, record) to a compacted `topic`, exactly once in transactions named `transactions`. PyFlink's own
-    sink has values alone; that of a table has keys."""
-    tables = StreamTableEnvironment.create(env)
-    tables.get_config().set("table.exec.uid.generation", "ALWAYS")
-    options = {
-        "topic": topic,
-        "key.format": "raw",
-        "key.fields": "f0",
-        "value.format": "raw",
-        "value.fields-include": "EXCEPT_KEY",
-        "sink.delivery-guarantee": "exactly-once",
-        "sink.transactional-id-prefix": transactions,
-        "properties.transaction.timeout.ms": str(TRANSACTION_TIMEOUT_MS),
-        "properties.compression.type": "lz4",
-        "properties.max.request.size": str(LARGEST_WEIGHTS),
-        **{f"properties.{name}": value for name, value in kafka.java_client().items()},
-    }
-    schema = Schema.new_builder().column("f0", DataTypes.STRING()).column("f1", DataTypes.BYTES()).build()
-    table = TableDescriptor.for_connector("kafka").schema(schema)
-    for name, value in options.items():
-        table.option(name, value)
-    statements = tables.create_statement_set()
-    statements.add_insert(table.build(), tables.from_data_stream(rows))
-    statements.attach_as_datastream()

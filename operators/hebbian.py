@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from pyflink.common import Row, Types
+from pyflink.common import Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from safetensors import numpy as safetensors
@@ -146,10 +146,14 @@ class HebbianOperator(KeyedProcessFunction):
             answered_us=answered,
         ).SerializeToString()
 
-    def _witnesses(self, state: State) -> Row:
-        name, version = self._model.model, state.passes
-        record = pb.Witnesses(schema=SCHEMA, model=name, version=version, safetensors=to_bytes(state))
-        return Row(f"{name}/{version}", record.SerializeToString())
+    def _witnesses(self, state: State) -> bytes:
+        return pb.Witnesses(
+            schema=SCHEMA,
+            model=self._model.model,
+            digest=self._model.digest,
+            version=state.passes,
+            safetensors=to_bytes(state),
+        ).SerializeToString()
 
     def _wave(self, active: npt.NDArray[np.int64], sequences: int) -> bytes:
         wave = pb.BrainWave(schema=SCHEMA, model=self._model.model, observed_us=now_us())

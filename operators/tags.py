@@ -5,9 +5,7 @@ from pyflink.datastream import OutputTag
 
 RECORD = Types.PRIMITIVE_ARRAY(Types.BYTE())
 KEYED_RECORD = Types.ROW([Types.INT(), RECORD])  # with a Flink key in front
-NAMED_RECORD = Types.ROW([Types.STRING(), RECORD])  # with its key on Kafka in front
 
 BRAIN_WAVES = OutputTag("brain-waves", RECORD)
-WITNESSES = OutputTag("witnesses", NAMED_RECORD)
 DEAD_LETTERS = OutputTag("dead-letters", RECORD)
 WITNESSES = OutputTag("witnesses", RECORD)

@@ -16,6 +16,9 @@ from snn.engine import to_inputs
 from snn.model import ModelSpec
 from spikeloom.local import Stack
 from spikeloom.local.ports import Ports
+from wire import messages_pb2 as pb
+from wire.codec import decode_readout
+from wire.registry import read_all
 
 
 @contextmanager
@@ -32,6 +35,12 @@ def eventually(happened: Callable[[], bool], what: str, seconds: float = 120) ->
     while not happened():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.2)
+
+
+def readouts_of(stack: Stack, model: ModelSpec) -> list[pb.Readout]:
+    """All that the solver has published of a model; other tests leave spoilt readouts of theirs on the topic."""
+    records = read_all(stack.connection, "readouts")
+    return [decode_readout(record) for record in records if pb.Readout.FromString(record).model == model.model]
 
 
 class Solver:

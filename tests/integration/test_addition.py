@@ -9,9 +9,7 @@ from spikeloom import autoregressive
 from spikeloom.client import Client
 from spikeloom.local import Stack
 from spikeloom.tasks import load_task
-from tests.integration.conftest import Solver, eventually, job
-from wire.codec import decode_readout
-from wire.registry import read_all
+from tests.integration.conftest import Solver, eventually, job, readouts_of
 
 
 def test_addition_is_learnt_and_generalises(stack: Stack, solver: Solver, project_root: Path) -> None:
@@ -27,10 +25,7 @@ def test_addition_is_learnt_and_generalises(stack: Stack, solver: Solver, projec
             client.push(task.model, inputs, targets, ends=True)
 
             def trained() -> bool:
-                readouts = [decode_readout(record) for record in read_all(stack.connection, "readouts")]
-                return any(
-                    r.model == task.model.model and r.rows == targets[..., 0].size and r.solved for r in readouts
-                )
+                return any(r.rows == targets[..., 0].size and r.solved for r in readouts_of(stack, task.model))
 
             eventually(trained, "a readout of every timestep")
             said = autoregressive.answer(client, task.model, task.test.inputs[:50], task.feedback)

@@ -49,6 +49,7 @@ def slices(codes: np.ndarray, classes: np.ndarray, chance: random.Random) -> lis
     return [(lane, record) for _, lane, record in sorted(timed)]
 
 
+@pytest.mark.slow
 def test_from_1_to_2_to_4_to_1(rocksdb: Stack, project_root: Path) -> None:
     rng = np.random.default_rng(11)
     codes = rng.integers(0, 17, (SEQUENCES, 40, 8)).astype(np.int32)

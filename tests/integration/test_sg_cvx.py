@@ -4,28 +4,29 @@ roll-out takes them up without a restart, the readout over them is certified and
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from snn.engine import final_spikes, prepare
 from snn.network import select
 from spikeloom.client import Client
 from spikeloom.local import Stack
-from tests.integration.conftest import Solver, eventually, job
+from tests.integration.conftest import Solver, eventually, job, readouts_of
 from tests.integration.test_train_surrogate import SEQUENCES, data, model
 from wire import messages_pb2 as pb
-from wire.codec import decode, decode_readout
+from wire.codec import decode
 from wire.registry import read_all
 from wire.weights import decode_witnesses, witnesses_model
 
 WINDOW = 500
 
 
+@pytest.mark.slow
 def test_trained_witnesses_feed_the_roll_out(stack: Stack, solver: Solver, project_root: Path) -> None:
     inputs, classes = data()
     spec = model("live", window=WINDOW)
 
     def readouts() -> list[pb.Readout]:
-        found = [decode_readout(record) for record in read_all(stack.connection, "readouts")]
-        return [readout for readout in found if readout.model == spec.model]
+        return readouts_of(stack, spec)
 
     with Client(stack.connection) as client:
         client.register(spec)

@@ -4,7 +4,8 @@ loop over the records in Kafka's order, each sequence answered before it is lear
 from pathlib import Path
 
 import numpy as np
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+import pytest
+from kafka import KafkaProducer
 
 from operators.hebbian import of_bytes
 from snn.model import parse_model
@@ -30,6 +31,7 @@ MODEL = parse_model(
 )
 
 
+@pytest.mark.slow
 def test_a_run_is_a_function_of_the_records(stack: Stack, project_root: Path) -> None:
     numbers = np.random.default_rng(8).integers(0, NUMBERS, SEQUENCES)
     inputs = np.repeat(np.eye(NUMBERS)[numbers][:, None], STEPS, axis=1)
@@ -65,15 +67,15 @@ def test_a_run_is_a_function_of_the_records(stack: Stack, project_root: Path) ->
         assert (answer.readout_version, list(answer.predicted_classes)) == expected[sequence]
         assert answer.target_classes[0] == (numbers[sequence] % 2 if not 1200 <= sequence < 1300 else -1)
     published = witnesses(stack)
-    assert [key for key, _ in published] == [f"hebbian/{version}" for version in range(50, 1901, 50)], "each once"
-    for _, record in published:
+    assert [record.version for record in published] == list(range(50, 1901, 50)), "each once"
+    for record in published:
         state = of_bytes(record.safetensors)
         assert state.passes == record.version
         assert state.weights.tobytes() == states[record.version], "the same bits"
     last = [expected[sequence][1][0] == numbers[sequence] % 2 for sequence in range(SEQUENCES - 200, SEQUENCES)]
     assert all(last), "it has learned parity"
     letters = [decode(pb.DeadLetter, record) for record in read_all(stack.connection, "dead-letters")]
-    assert {letter.reason for letter in letters if letter.job == "train_hebbian"} == {"not_protobuf"}
+    assert "not_protobuf" in {letter.reason for letter in letters if letter.job == "train_hebbian"}
     waves = [decode(pb.BrainWave, record) for record in read_all(stack.connection, "brain-waves")]
     assert {tuple(one.neurons for one in wave.layers) for wave in waves if wave.model == MODEL.model} == {(4, 2)}
 
@@ -112,18 +114,9 @@ def predictions(stack: Stack) -> dict[int, pb.Prediction]:
     return {answer.id: answer for answer in found if answer.model == MODEL.model}
 
 
-def witnesses(stack: Stack) -> list[tuple[str, pb.Witnesses]]:
-    """(key, record) of this model."""
-    consumer = KafkaConsumer(**stack.connection.python_client(), isolation_level="read_committed")
-    partition = TopicPartition("witnesses", 0)
-    consumer.assign([partition])
-    consumer.seek_to_beginning()
-    end, found = consumer.end_offsets([partition])[partition], []
-    while consumer.position(partition) < end:
-        for records in consumer.poll(timeout_ms=200).values():
-            found += [(record.key.decode(), decode(pb.Witnesses, record.value)) for record in records]
-    consumer.close()
-    return [(key, record) for key, record in found if record.model == MODEL.model]
+def witnesses(stack: Stack) -> list[pb.Witnesses]:
+    found = (decode(pb.Witnesses, record) for record in read_all(stack.connection, "witnesses"))
+    return [record for record in found if record.model == MODEL.model]
 
 
 def poison(stack: Stack) -> None:

@@ -157,6 +157,7 @@ with Stack(sys.argv[1], slots=1) as stack:
 """
 
 
+@pytest.mark.slow
 def test_two_stacks_that_start_at_once_get_ports_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         stacks = [Stack(tmp_path / name, slots=1) for name in ("one", "other")]
