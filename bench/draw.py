@@ -257,6 +257,78 @@ def _panels(found: list[tuple[str, str, Row]], xlabel: str) -> plt.Figure:
     return figure
 
 
+PAPER_PANELS = {  # by what the axis is
+    "first-last XOR, T = 5, by depth": r"first-last XOR, T = 5, depth (\d+): (.+)",
+    "first-last XOR, depth 3, by T": r"first-last XOR, T = (\d+), depth 3: (.+)",
+    "pictures in rows, by depth": r"\w+ in rows, T = \d+, depth (\d+): (.+)",
+    "pictures in patches, depth 3, by T": r"\w+ in patches of .+, T = (\d+), depth 3: (.+)",
+    "addition base 3, by length": r"addition base 3, depth 3, length (\d+): (.+)",
+    "addition base 5, by length": r"addition base 5, depth 3, length (\d+): (.+)",
+    "addition base 2, tokens, by sequences": r"addition base 2, (\d+) to train on, depth 3, tokens: (.+)",
+    "gap: accuracy, by subnetworks": r"gap, first-last XOR, (\d+) (subnetworks)",
+}
+
+
+def _paper(rows: list[Row]) -> plt.Figure:
+    """Every variant's accuracy, mean and range over the seeds; dashed, the paper's."""
+    found = [row for row in rows if row.metric == "accuracy"]
+    variants = dict(zip(("CVX", "best law", "SG", "SG-CVX", "SG-SG", "CVX-SG"), (OURS, *PEERS), strict=False))
+    figure, grid = plt.subplots(2, 4, figsize=(13, 6), layout="constrained")
+    for axes, (title, pattern) in zip(grid.flat, PAPER_PANELS.items(), strict=True):
+        lines: dict[str, list[tuple[int, Row]]] = {}
+        for row in found:
+            if match := re.fullmatch(pattern, row.case):
+                lines.setdefault(match[2].replace("subnetworks", "CVX"), []).append((int(match[1]), row))
+        for variant, points in lines.items():
+            at, colour = [x for x, _ in points], variants[variant]
+            means = np.array([row.ours for _, row in points])
+            seeds = [[value for _, value in row.curve or [(0.0, row.ours)]] for _, row in points]
+            spread = [means - [min(values) for values in seeds], [max(values) for values in seeds] - means]
+            axes.errorbar(at, means, yerr=spread, color=colour, lw=2 if variant == "CVX" else 1, **DOTS)
+            theirs = [(x, row.peer_value) for x, row in points if row.peer_value is not None]
+            if theirs and variant != "best law":
+                axes.plot(*zip(*theirs, strict=True), "--", color=colour, lw=1)
+        axes.set(ylim=(0, 1.03))
+        axes.set_title(title, fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+    handles = [plt.Line2D([], [], color=colour, label=variant, **DOTS) for variant, colour in variants.items()]
+    handles.append(plt.Line2D([], [], color="black", ls="--", lw=1, label="the paper's"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=7, frameon=False, fontsize="small")
+    return figure
+
+
+def _time_to_accuracy(rows: list[Row]) -> plt.Figure:
+    """T(Es; p) over p, in updates, samples and seconds: lower is sooner, and a line ends where T is infinite."""
+    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        task, trainer = row.case.split(": ")
+        if match := re.fullmatch(r"T\(Es; (.+)\)", row.metric):
+            found.setdefault((task, row.unit), {}).setdefault(trainer, []).append((float(match[1]), row.ours))
+    tasks, clocks = (list(dict.fromkeys(keys)) for keys in zip(*found, strict=True))
+    trainers = list(dict.fromkeys(row.case.split(": ")[1] for row in rows))
+    colours = dict(zip(trainers, (OURS, *PEERS), strict=False))
+    figure, grid = plt.subplots(
+        len(clocks), len(tasks), sharex=True, sharey="row", squeeze=False, layout="constrained",
+        figsize=(2.6 * len(tasks), 2.3 * len(clocks) + 0.6),
+    )  # fmt: skip
+    for (task, clock), drawn in found.items():
+        axes = grid[clocks.index(clock), tasks.index(task)]
+        for trainer, points in drawn.items():
+            axes.plot(*zip(*points, strict=True), color=colours[trainer], lw=2 if trainer == "CVX" else 1, **DOTS)
+    for axes in grid.flat:
+        axes.set(yscale="log", xlim=(0.45, 1.02))
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes, task in zip(grid[0], tasks, strict=True):
+        axes.set_title(task, fontsize="medium")
+    for axes, clock in zip(grid[:, 0], clocks, strict=True):
+        axes.set_ylabel(f"T in {clock}")
+    for axes in grid[-1]:
+        axes.set_xlabel("p")
+    handles = [plt.Line2D([], [], color=colours[trainer], label=trainer, **DOTS) for trainer in trainers]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize="small")
+    return figure
+
+
 PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "roll_out": _roll_out,
     "latency": _latency,
@@ -264,6 +336,8 @@ PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "solver": _solver,
     "witness_laws": _witness_laws,
     "parity": _parity,
+    "paper": _paper,
+    "time_to_accuracy": _time_to_accuracy,
     "drift": _drift,
 }
 

@@ -7,6 +7,7 @@
 Whatever network `cvx` is given it puts on the grid first, so that its dictionary has the promise of exactness.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -24,8 +25,9 @@ from snn.training.rules import at_rest
 from snn.training.spec import TrainingSpec
 from snn.training.surrogate import Surrogate
 from solver_service import ReadoutClassifier
+from solver_service.path import Choice
 
-BLOCK = 4096  # sequences rolled out at a time
+BLOCK = 1024  # sequences rolled out at a time: of 196 timesteps the reference holds 200 MB for 256 neurons
 WEIGHT_BITS = 8
 
 Classes = npt.NDArray[np.int64]
@@ -72,13 +74,41 @@ class Trained(NamedTuple):
 
     def accuracy(self, rows: Rows) -> float:
         """The share of rows (timesteps, where every one is asked) at which every head is right."""
-        scores = self.scores(rows)
-        predicted = torch.stack([scores[..., head].argmax(-1) for head in rows.heads], dim=-1)
-        return float((predicted.numpy() == rows.classes).all(axis=-1).mean())
+        return float((likeliest(self.scores(rows), rows) == rows.classes).all(axis=-1).mean())
+
+    def right_with_own_carry(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """[N, T] whether every head is right, where the class of the last head is the last input of the next timestep:
+        addition, its carry being what the network said (design, section 2.7)."""
+        exact = is_exact(self.network, rows.grid, WEIGHT_BITS)
+        network = fused.Prepared(self.network) if exact else self.network
+        step = fused.roll_out if exact else lif.roll_out
+        state, heard = lif.initial_state(network, len(rows.inputs)), rows.inputs.clone()
+        right = np.empty(rows.classes.shape[:2], np.bool_)
+        for t in range(right.shape[1]):
+            result = step(heard[:, t : t + 1], state, network)
+            said = likeliest(result.spikes.float() @ self.readout + self.intercept, rows)
+            state, right[:, t] = result.state, (said == rows.classes[:, t]).all(axis=-1)
+            if t + 1 < right.shape[1]:
+                heard[:, t + 1, -1] = torch.from_numpy(said[:, -1])
+        return right
+
+
+def likeliest(scores: Tensor, rows: Rows) -> Classes:
+    """[..., H] the class of each head for scores [..., C]."""
+    return torch.stack([scores[..., head].argmax(-1) for head in rows.heads], dim=-1).numpy()
 
 
 def sg(start: Network | Trained, rows: Rows, training: TrainingSpec) -> Trained:
     """Witnesses and readout trained together by surrogate gradients; `training.rounds * local_steps` steps."""
+    order = deal(len(rows.inputs), training.steps, training.batch, training.seed)
+    (trained,) = sg_by_portions(start, rows, training, [order])
+    return trained
+
+
+def sg_by_portions(
+    start: Network | Trained, rows: Rows, training: TrainingSpec, portions: Iterable[npt.NDArray[np.int64]]
+) -> Iterator[Trained]:
+    """The same, and what there is after each portion: a step for each of its batches, places of rows [steps, batch]."""
     network, kept = (start.network, start) if isinstance(start, Trained) else (start, None)
     objective = Objective(
         network,
@@ -89,14 +119,18 @@ def sg(start: Network | Trained, rows: Rows, training: TrainingSpec) -> Trained:
     )
     theta = objective.initial() if kept is None else objective.initial(kept.readout, kept.intercept)
     one_hot = [torch.eye(count)[torch.from_numpy(rows.classes[..., h])] for h, count in enumerate(rows.outputs)]
-    order = deal(len(rows.inputs), training.steps, training.batch, training.seed)
-    steps = take_steps(objective, training, theta, at_rest(theta), rows.inputs, torch.cat(one_hot, dim=-1), order, 0)
-    return Trained(objective.network(steps.theta), *objective.readout(steps.theta))
+    targets, moments, done = torch.cat(one_hot, dim=-1), at_rest(theta), 0
+    for portion in portions:
+        theta, moments, _, _ = take_steps(objective, training, theta, moments, rows.inputs, targets, portion, done)
+        done += len(portion)
+        yield Trained(objective.network(theta), *objective.readout(theta))
 
 
-def cvx(start: Network | Trained, rows: Rows, relative_beta: float, seconds: float | None = None) -> Trained:
-    """Frozen witnesses, put on the grid, and the readout that is optimal over them, head by head."""
-    network = on_grid(start.network if isinstance(start, Trained) else start, rows.grid, WEIGHT_BITS)
+def cvx(start: Network | Trained, rows: Rows, relative_beta: float | Choice, seconds: float | None = None) -> Trained:
+    """Frozen witnesses, put on the grid where they are not, and the readout that is optimal over them, head by head."""
+    network = start.network if isinstance(start, Trained) else start
+    if not is_exact(network, rows.grid, WEIGHT_BITS):
+        network = on_grid(network, rows.grid, WEIGHT_BITS)
     spikes = spikes_of(network, rows).flatten(0, -2).numpy()
     readout, intercept = np.zeros((spikes.shape[1], sum(rows.outputs))), np.zeros(sum(rows.outputs))
     gaps = []

@@ -26,8 +26,9 @@ import torch
 from pydantic import TypeAdapter
 
 import spikeloom.data
-from bench import harness
+from bench import harness, paper_figures
 from bench.harness import Report, shared_folder
+from bench.paper_figures import ADDITION, SHALLOW, TRAINED_AT
 from snn import activity, engine, fused, lif
 from snn.encoding import to_codes
 from snn.laws import Law
@@ -38,25 +39,18 @@ from spikeloom.tasks import load_task, sequences
 
 SEEDS = (0, 1, 2)
 XOR_ROWS, XOR_TESTS, XOR_COLUMNS = 2048, 4096, 2048
-TRAINED_AT, TOKEN_ROWS, TOKEN_TESTS = 10, 1000, 500  # sequences of `TRAINED_AT` digits or bits
+TOKEN_ROWS, TOKEN_TESTS = 1000, 500  # sequences of `TRAINED_AT` digits or bits
 MNIST_BETA = 0.003  # of ridge at .01 and .003, group at .003 and .001; `stored_templates` at 4,096 columns
 PIXEL_ROWS = 20_000  # training digits of laws whose columns must be rolled out pixel by pixel
 BLOCK = 256  # sequences stepped at a time
 WITNESSES = 1024  # sampled and stepped at a time: templates take 100 MB then
 
-# Tables 2, 3 and 5 of the paper (seeds/003): (CVX, SG), the better of its variants where it has several.
-PAPER = {
-    "first-last XOR, T = 5": (1.000, 0.746),
-    "first-last XOR, T = 10": (1.000, 0.724),
-    "first-last XOR, T = 15": (0.864, 0.622),
-    "first-last XOR, T = 20": (0.689, 0.640),
-    "MNIST, rows": (0.925, 0.913),
-    "addition base 2, length 10": (0.954, 0.738),
-    "addition base 3, length 10": (0.363, 0.212),
-    "addition base 5, length 10": (0.235, 0.189),
-    "addition base 3, length 100": (0.310, 0.202),
-    "addition base 5, length 100": (0.172, 0.153),
-}
+PAPER = (
+    {f"first-last XOR, T = {timesteps}": figures for timesteps, figures in paper_figures.XOR_TIMESTEPS.items()}
+    | {"MNIST, rows": paper_figures.MNIST_DEPTHS[SHALLOW]}
+    | {f"addition base {base}, length {TRAINED_AT}": found for base, found in ADDITION[SHALLOW].items()}
+    | {f"addition base {base}, length 100": paper_figures.best(base, 100) for base in paper_figures.LENGTHS}
+)
 
 Bits = npt.NDArray[np.bool_]
 Answer = Callable[[Bits], npt.NDArray[np.float64]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import cluster, draw, harness, latency, roll_out, scale
+from bench import cluster, draw, harness, latency, paper_figures, roll_out, scale, time_to_accuracy
 from bench.harness import BenchError, Report, Row
 from bench.solver_peers import PEERS
 from wire.codec import decode_slice
@@ -134,6 +134,61 @@ def test_parity_measures_every_rule_and_draws(tmp_path: Path, project_root: Path
     assert max(row.ours for row in rows if row.metric == "largest relative gap") <= 1e-6
     figure = draw.PICTURES["parity"](rows)
     assert [axes.get_title() for axes in figure.axes] == list(networks)
+
+
+def test_paper_puts_every_variant_beside_the_paper(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "paper", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = draw.read(tmp_path / "paper.json")
+    accuracy = {row.case: row for row in rows if row.metric == "accuracy"}
+    assert all(0 <= row.ours <= 1 for row in accuracy.values())
+    assert max(row.ours for row in rows if row.metric == "largest relative gap") <= 1e-6
+    lengths = [f"addition base 3, depth 3, length {length}" for length in (10, 20, 50, 100)]
+    for case, theirs in zip(lengths, paper_figures.LENGTHS[3]["SG-CVX"], strict=True):
+        assert accuracy[f"{case}: SG-CVX"].peer_value == theirs
+        assert accuracy[f"{case}: CVX-SG"].peer is None
+        assert accuracy[f"{case}: best law"].ours == 1
+    assert accuracy["first-last XOR, T = 5, depth 10: best law"].ours == 1
+    assert accuracy["first-last XOR, T = 5, depth 10: best law"].peer == "paper CVX"
+    figure = draw.PICTURES["paper"](rows)
+    assert [axes.get_title() for axes in figure.axes] == list(draw.PAPER_PANELS)
+    assert all(
+        axes.lines
+        for axes in figure.axes
+        if "base 5" not in axes.get_title() and "depth 3, by T" not in axes.get_title()
+    )
+
+
+def test_time_to_accuracy_times_every_trainer(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "time_to_accuracy", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = draw.read(tmp_path / "time_to_accuracy.json")
+    ends = {row.case: row for row in rows if row.metric == "accuracy at the end"}
+    tasks = {case.split(": ")[0] for case in ends}
+    assert set(ends) == {f"{task}: {name}" for task in tasks for name in time_to_accuracy.TRAINERS} | {
+        "parity of 32, one-hot: Hebbian"
+    }
+    assert all(row.curve for row in ends.values())
+    times = {(row.case, row.metric, row.unit): row.ours for row in rows if row.metric.startswith("T(")}
+    assert all(times[case, p, "updates"] <= times[case, p, "samples"] for case, p, _ in times)
+    assert ("addition base 3: CVX", "T(Es; 0.7)", "seconds") in times
+    figure = draw.PICTURES["time_to_accuracy"](rows)
+    assert {axes.get_title() for axes in figure.axes} - {""} <= tasks
+
+
+def test_accuracy_is_measured_after_whole_batches_twice_in_a_doubling() -> None:
+    marks = time_to_accuracy.marks(time_to_accuracy.FULL.limit)
+    assert marks[:4] == [96, 144, 192, 288]
+    assert marks[-1] == time_to_accuracy.FULL.limit
+    assert all(n % time_to_accuracy.BATCH == 0 for n in marks)
+    assert time_to_accuracy.SOLVED_AT in marks
+
+
+def test_the_papers_best_at_a_length_is_of_its_kind() -> None:
+    assert paper_figures.best(5, 20) == (0.188, 0.163)
+    assert paper_figures.best(3, 100) == (0.310, 0.202)
 
 
 def test_a_name_that_is_no_benchmark_is_refused_with_the_names_that_are(project_root: Path) -> None:

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bench.variants import Rows, Trained, cvx, sg, spikes_of
+from bench.paper import relayed
+from bench.variants import Rows, Trained, cvx, likeliest, sg, sg_by_portions, spikes_of
 from snn import lif
 from snn.laws import Gaussian
 from snn.network import Network
+from snn.training.local import deal
+from snn.training.on_grid import is_exact
 from snn.training.spec import TrainingSpec
 from spikeloom.tasks.sequences import addition, first_last_xor
 
@@ -81,3 +86,44 @@ def test_a_class_without_rows_is_refused() -> None:
     rows = xor(64, 0)
     with pytest.raises(ValueError, match="expected rows of all 3 classes"):
         cvx(sampled(rows), rows._replace(outputs=(3,)), 1e-3)
+
+
+def test_portions_are_one_training_in_pieces() -> None:
+    rows = xor(128, 0)
+    training = TRAINING.model_copy(update={"rounds": 6})
+    order = deal(128, 6, training.batch, training.seed)
+    whole = sg(sampled(rows), rows, training)
+    *_, last = pieces = list(sg_by_portions(sampled(rows), rows, training, np.split(order, [1, 3])))
+    assert len(pieces) == 3
+    assert same(last.network, whole.network)
+    assert torch.equal(last.readout, whole.readout)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_carry_that_goes_in_is_the_one_that_came_out(exact: bool) -> None:
+    """Beside the whole sequence answered again from its start at every timestep, with the carries said so far."""
+    data = addition(40, 3, 4, seed=0)
+    rows = Rows.of(data.inputs, data.targets, 3, 2)
+    solved = cvx(sampled(rows, 24), rows, 1e-2)
+    if not exact:
+        off_grid = solved.network[0]._replace(weights=solved.network[0].weights + 1e-4)
+        solved = solved._replace(network=(off_grid,))
+    heard, right = rows.inputs.clone(), []
+    for t in range(4):
+        said = likeliest(solved.scores(rows._replace(inputs=heard)), rows)[:, t]
+        right.append((said == data.targets[:, t]).all(axis=1))
+        if t < 3:
+            heard[:, t + 1, 2] = torch.from_numpy(said[:, 1])
+    assert np.array_equal(solved.right_with_own_carry(rows), np.stack(right, axis=1))
+    assert not np.array_equal(heard, rows.inputs)  # it was wrong somewhere, and went on from there
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.sampled_from([(), (3,)]))
+@settings(max_examples=20, deadline=None)
+def test_relays_copy_every_spike_at_once(seed: int, more: int, widths: tuple[int, ...]) -> None:
+    rows = xor(16, seed)._replace(classes=np.zeros((16, 3, 1), np.int64))
+    network = Gaussian(widths=widths, threshold=0.25, leak=0.5).sample(seed, range(8), 3, 1)
+    deeper = relayed(network, len(network) + more)
+    assert len(deeper) == len(network) + more
+    assert is_exact(deeper, rows.grid, 8)
+    assert torch.equal(spikes_of(deeper, rows), spikes_of(network, rows))
