@@ -92,7 +92,7 @@ def _by_metric(rows: list[Row]) -> str:
     """One table for each set of metrics, so that no table is mostly empty."""
     of_case: dict[str, dict[str, Row]] = {}
     for row in rows:
-        of_case.setdefault(row.case, {})[f"{row.metric}, {row.unit}"] = row
+        of_case.setdefault(row.case, {})[f"{row.metric}, {row.unit}" if row.unit else row.metric] = row
     blocks = []
     for metrics in dict.fromkeys(tuple(held) for held in of_case.values()):
         cases = {case: held for case, held in of_case.items() if tuple(held) == metrics}

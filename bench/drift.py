@@ -6,12 +6,15 @@
 
 Ours has a window of the newest WINDOW sequences, drops the older of them when fresh ones are answered much worse
 (`on_drift: forget`), and solves the readout anew, certified, after every PORTION, through the solver service's own
-trainer. The peers:
+trainer. Its witnesses are stored templates, for which the law saw EXAMPLES pictures without their digits that are not
+on the stream, and stored taps. The peers:
 
 - River's adaptive random forest (ten trees, each watching for drift), Hoeffding adaptive tree and softmax regression on
   standardised inputs, which learn from each sequence as it comes. They see the T * m inputs of a sequence at once.
 - SG: witnesses and readout trained by surrogate gradients (`bench.variants`), SG_STEPS more steps after every PORTION
-  sequences, on the newest WINDOW of them.
+  sequences, on the newest SG_WINDOW of them. It starts from local integrators, and from the stored taps.
+
+Settings of ours and of SG (laws, penalties, beta, window, steps) were chosen on shorter streams of another seed.
 
 Curves: (sequences, accuracy over the last CURVE of them, mean over seeds).
 """
@@ -28,6 +31,7 @@ from bench import harness
 from bench.harness import Report, shared_folder
 from bench.variants import Rows, Trained, sg
 from snn import engine
+from snn.laws import StoredTemplates
 from snn.model import ModelSpec, parse_model
 from snn.network import Network
 from snn.readout import Readout, predicted_classes
@@ -38,12 +42,13 @@ from wire.codec import Columns, encode_columns, pack
 from wire.targets import Targets
 
 PHASE, PHASES = 4000, 3
-PORTION, WINDOW = 100, 2000
+PORTION, WINDOW = 25, 2000
 CURVE = 200
 SEEDS = (0, 1, 2)
 QUICK_PHASE, QUICK_SEEDS = 500, (0,)
 TAPS = ((0, 9), (2, 7), (4, 5), (1, 8))  # of each phase
-SG_STEPS = 40  # after each portion
+SG_STEPS, SG_WINDOW, SG_WITNESSES = 10, 300, 256  # steps after each portion
+EXAMPLES = 512
 
 Floats = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int32]
@@ -55,6 +60,7 @@ class Stream(NamedTuple):
     inputs: Floats
     classes: Classes
     model: ModelSpec
+    trained: ModelSpec  # what SG starts from
 
 
 class Learner(Protocol):
@@ -73,7 +79,7 @@ def run(report: Report) -> None:
             stream = made(phase, seed)
             for learner, start in LEARNERS.items():
                 begun = time.perf_counter()
-                right[learner].append(test_then_train(start(stream.model, seed), stream))
+                right[learner].append(test_then_train(start(stream, seed), stream))
                 seconds[learner] += time.perf_counter() - begun
                 report.say(f"{name}, seed {seed}: {learner} {right[learner][-1].mean():.4f}")
         add(report, f"{name}, {PHASES} x {phase:,}", right, seconds, len(seeds))
@@ -116,7 +122,7 @@ def test_then_train(learner: Learner, stream: Stream) -> npt.NDArray[np.bool_]:
 class Certified:
     """The readout that the solver service would publish after each portion."""
 
-    def __init__(self, model: ModelSpec, seed: int) -> None:
+    def __init__(self, model: ModelSpec) -> None:
         self._model, self._trainer = model, Trainer(model)
         self._network: Network = engine.on_device(model, range(model.witnesses.count))
         self._readout: Readout | None = None
@@ -137,8 +143,9 @@ class Certified:
         assert message is not None
         if not message.solved:
             raise harness.BenchError(f"expected a solved readout, got a gap of {message.relative_gap}")
-        coefficients = np.frombuffer(message.coefficients).reshape(len(message.support), -1)
-        self._readout = Readout(list(message.support), coefficients, np.frombuffer(message.intercept))
+        intercept = np.frombuffer(message.intercept)
+        coefficients = np.frombuffer(message.coefficients).reshape(len(message.support), len(intercept))
+        self._readout = Readout(list(message.support), coefficients, intercept)
 
     def _spikes(self, inputs: Floats) -> npt.NDArray[np.bool_]:
         codes = np.rint(inputs * 2**self._model.input.bits).astype(np.int32)
@@ -167,7 +174,7 @@ class Refitted:
 
     def __init__(self, model: ModelSpec, seed: int) -> None:
         self._model, self._outputs = model, model.readout.all_heads[0].classes
-        self._trained: Network | Trained = model.network(range(256))
+        self._trained: Network | Trained = model.network(range(SG_WITNESSES))
         self._inputs: Floats = np.zeros((0, model.input.timesteps, model.input.channels))
         self._classes: Classes = np.zeros(0, np.int32)
         self._seed = seed
@@ -180,8 +187,8 @@ class Refitted:
         return np.asarray(scores.argmax(dim=1).numpy(), np.int32)
 
     def learn(self, inputs: Floats, classes: Classes) -> None:
-        self._inputs = np.concatenate([self._inputs, self._read(inputs)])[-WINDOW:]
-        self._classes = np.concatenate([self._classes, classes])[-WINDOW:]
+        self._inputs = np.concatenate([self._inputs, self._read(inputs)])[-SG_WINDOW:]
+        self._classes = np.concatenate([self._classes, classes])[-SG_WINDOW:]
         self._seed += 1000
         training = TrainingSpec(rounds=SG_STEPS, local_steps=1, learning_rate=0.005, decay="none", seed=self._seed)
         self._trained = sg(self._trained, self._rows(self._inputs, self._classes), training)
@@ -194,30 +201,34 @@ class Refitted:
         return Rows.of(inputs, classes, self._outputs)
 
 
-LEARNERS: dict[str, Callable[[ModelSpec, int], Learner]] = {
-    "certified readout": Certified,
+LEARNERS: dict[str, Callable[[Stream, int], Learner]] = {
+    "certified readout": lambda stream, _: Certified(stream.model),
     "River ARF": lambda _, seed: River(forest.ARFClassifier(n_models=10, seed=seed)),
     "River Hoeffding adaptive tree": lambda _, seed: River(tree.HoeffdingAdaptiveTreeClassifier(seed=seed)),
     "River softmax": lambda *_: River(
         compose.Pipeline(preprocessing.StandardScaler(), linear_model.SoftmaxRegression())
     ),
-    "SG, refitted": Refitted,
+    "SG, refitted": lambda stream, seed: Refitted(stream.trained, seed),
 }
 
 
 def names(phase: int, seed: int, slowly: bool = False) -> Stream:
     data = load_task("mnist-rows", shared_folder("mnist")).train
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(data.inputs))[: phase * PHASES]
+    count = phase * PHASES
+    chosen = rng.permutation(len(data.inputs))[: count + EXAMPLES]
     pooled = data.inputs[chosen].reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4))
-    digits = np.asarray(data.targets)[chosen]
+    digits = np.asarray(data.targets)[chosen[:count]]
     names = np.array([rng.permutation(10) for _ in range(PHASES)])
-    at = np.arange(len(chosen))
+    at = np.arange(count)
     in_phase = at // phase
     if slowly:  # the next phase's names become more frequent all along
-        in_phase = np.minimum(in_phase + (rng.random(len(at)) < at % phase / phase), PHASES - 1)
-    model = _model(14, 14, {"name": "local_integrators", "field_min": 2, "field_max": 5}, 1024, 10, end_pulse=True)
-    return Stream(np.round(pooled * 256) / 256, names[in_phase, digits].astype(np.int32), model)
+        in_phase = np.minimum(in_phase + (rng.random(count) < at % phase / phase), PHASES - 1)
+    law = StoredTemplates(side_min=3, side_max=6).calibrated(pooled[count:])
+    model = _model(14, 14, law.model_dump(), 10, penalty="ridge", relative_beta=0.1)
+    trained = _model(14, 14, {"name": "local_integrators", "field_min": 2, "field_max": 5}, 10, end_pulse=True)
+    inputs = np.round(pooled[:count] * 256) / 256
+    return Stream(inputs, names[in_phase, digits].astype(np.int32), model, trained)
 
 
 def taps(phase: int, seed: int) -> Stream:
@@ -225,16 +236,19 @@ def taps(phase: int, seed: int) -> Stream:
     pair = np.array(TAPS)[np.arange(len(bits)) // phase]
     rows = np.arange(len(bits))
     classes = bits[rows, pair[:, 0], 0] ^ bits[rows, pair[:, 1], 0]
-    return Stream(bits.astype(np.float64), classes.astype(np.int32), _model(10, 1, {"name": "stored_taps"}, 1024, 2))
+    model = _model(10, 1, {"name": "stored_taps"}, 2, relative_beta=0.02)
+    return Stream(bits.astype(np.float64), classes.astype(np.int32), model, model)
 
 
-def _model(timesteps: int, features: int, law: dict[str, Any], count: int, outputs: int, **grid: bool) -> ModelSpec:
+def _model(
+    timesteps: int, features: int, law: dict[str, Any], outputs: int, end_pulse: bool = False, **readout: Any
+) -> ModelSpec:
     return parse_model(
         {
             "model": "drift",
-            "input": {"timesteps": timesteps, "features": features, **grid},
-            "witnesses": {"law": law, "seed": 1, "count": count},
-            "readout": {"outputs": outputs, "window": WINDOW, "on_drift": "forget", "relative_beta": 0.02},
+            "input": {"timesteps": timesteps, "features": features, "end_pulse": end_pulse},
+            "witnesses": {"law": law, "seed": 1, "count": 1024},
+            "readout": {"outputs": outputs, "loss": "squared", "window": WINDOW, "on_drift": "forget", **readout},
             "lanes": 1,
         }
     )

@@ -112,7 +112,7 @@ def measure(report: Report, task: Task, rule: str, switches: dict[str, bool], se
     for unit in ("updates", "samples", "seconds"):
         t = time_to_accuracy([Run(getattr(one, unit), one.accuracy) for one in runs], P)
         if np.isfinite(t):
-            report.add(f"{case}, T(Es; {P:g})", f"T in {unit}", unit, t, runs=seeds)
+            report.add(f"{case}, T(Es; {P:g})", "T", unit, t, runs=seeds)
 
 
 def train(task: Task, spec: HebbianSpec, limit: int) -> Trained:
