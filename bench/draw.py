@@ -7,16 +7,14 @@ results file; a picture to `docs/bench-NAME.png` where `PICTURES` has one.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from pydantic import TypeAdapter
 
-from bench.harness import RESULTS, BenchError, Row, factor, number
+from bench.harness import RESULTS, BenchError, Row, factor, number, read
 from spikeloom import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
@@ -50,10 +48,6 @@ def main() -> None:
         text = put(text, name, "\n\n".join(drawn))
         print(f"{name}: {len(rows)} rows")
     page.write_text(text)
-
-
-def read(path: Path) -> list[Row]:
-    return TypeAdapter(list[Row]).validate_python(json.loads(path.read_text()))
 
 
 def put(text: str, name: str, drawn: str) -> str:

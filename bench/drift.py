@@ -73,6 +73,8 @@ class Learner(Protocol):
 def run(report: Report) -> None:
     phase, seeds = (QUICK_PHASE, QUICK_SEEDS) if report.quick else (PHASE, SEEDS)
     for name, made in STREAMS.items():
+        if not report.wants(name):
+            continue
         right: dict[str, list[npt.NDArray[np.bool_]]] = {learner: [] for learner in LEARNERS}
         seconds = dict.fromkeys(LEARNERS, 0.0)
         for seed in seeds:
@@ -262,4 +264,4 @@ STREAMS: dict[str, Callable[[int, int], Stream]] = {
 
 
 if __name__ == "__main__":
-    harness.main("drift", run, cores=1)
+    harness.main("drift", run, cores=1, by_case=True)

@@ -124,7 +124,7 @@ QUICK = [Case("first-last XOR, T = 10", partial(xor, 10, 1024), bits(10), (200, 
 
 
 def run(report: Report) -> None:
-    for case in QUICK if report.quick else CASES:
+    for case in filter(lambda case: report.wants(case.name), QUICK if report.quick else CASES):
         several: dict[tuple[str, str], list[Figure]] = {}
         for seed in range(1 if report.quick else SEEDS):
             for figure in Comparison(case, seed).figures(report):
@@ -215,4 +215,4 @@ class Comparison:
 
 
 if __name__ == "__main__":
-    harness.main("growing", run, cores=1)
+    harness.main("growing", run, cores=1, by_case=True)

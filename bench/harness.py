@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import platform
+import re
 import resource
 import signal
 import statistics
@@ -21,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import psutil
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
@@ -61,8 +62,10 @@ class Row(BaseModel):
 class Report:
     """The rows of one run of a benchmark, shown as they come."""
 
-    def __init__(self, name: str, quick: bool, cores: int) -> None:
+    def __init__(self, name: str, quick: bool, cores: int, only: str = "") -> None:
+        """`only`: a pattern that the cases have to match."""
         self.quick = quick
+        self._only = only
         self.cores = cores
         self.rows: list[Row] = []
         self.console = Console()
@@ -93,6 +96,10 @@ class Report:
         self.rows.append(row)
         self.say("  ".join(filter(None, _cells(row))))
 
+    def wants(self, case: str) -> bool:
+        """Whether a case is to be measured; for those of benchmarks of hours, which can be run one after the other."""
+        return re.search(self._only, case) is not None
+
     def say(self, text: str) -> None:
         """Progress: a benchmark of minutes says what it does."""
         line = f"{time.monotonic() - self._begun:5.0f} s  {text}"
@@ -109,18 +116,32 @@ class Report:
         return table
 
     def write(self, folder: Path) -> Path:
+        """A file of these rows; with `only`, those of other cases stay in it."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._name}.json"
-        held = [row.model_dump(exclude={"curve"} if row.curve is None else None) for row in self.rows]
+        cases: dict[str, list[Row]] = {}
+        for row in read(path) if self._only and path.exists() else []:
+            cases.setdefault(row.case, []).append(row)
+        for case in dict.fromkeys(row.case for row in self.rows):
+            cases[case] = [row for row in self.rows if row.case == case]
+        rows = [row for held in cases.values() for row in held]
+        held = [row.model_dump(exclude={"curve"} if row.curve is None else None) for row in rows]
         path.write_text(json.dumps(held, indent=1) + "\n")
         return path
 
 
-def main(name: str, run: Callable[[Report], None], cores: int) -> None:
-    """The command line of a benchmark. `cores`: those it uses; one means one thread."""
+def read(path: Path) -> list[Row]:
+    return TypeAdapter(list[Row]).validate_python(json.loads(path.read_text()))
+
+
+def main(name: str, run: Callable[[Report], None], cores: int, by_case: bool = False) -> None:
+    """The command line of a benchmark. `cores`: those it uses; one means one thread. `by_case`: it asks `Report.wants`
+    before it measures a case."""
     parser = argparse.ArgumentParser(prog=f"spikeloom bench {name}")
     parser.add_argument("--quick", action="store_true", help="small sizes: a trial, no figures to quote")
     parser.add_argument("--results", type=Path, help="folder of the JSON file")
+    if by_case:
+        parser.add_argument("--only", default="", metavar="PATTERN", help="cases that match; the file keeps the others")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of processes that are started from here
     torch.set_num_threads(1)
@@ -128,13 +149,15 @@ def main(name: str, run: Callable[[Report], None], cores: int) -> None:
         psutil.Process().cpu_affinity([allowed[-1]])  # whatever threads a library starts
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is stopped then, too
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background, where shells have it ignored
-    report = Report(name, options.quick, cores)
+    report = Report(name, options.quick, cores, options.only if by_case else "")
     try:
         run(report)
     except SpikeloomError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    if not report.rows:
+        sys.exit(f"Error: --only: expected a pattern that a case matches, got {options.only!r}")
     report.console.print(report.table())
     # A trial must not overwrite figures that the docs are drawn from.
     folder = options.results or (RESULTS / "quick" if options.quick else RESULTS)

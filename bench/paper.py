@@ -117,9 +117,11 @@ ALL = (*FROZEN, "SG-SG", "CVX-SG")
 
 def run(report: Report) -> None:
     size, cells = (TRIAL, trial()) if report.quick else (FULL, every())
+    cells = [cell for cell in cells if report.wants(f"{cell.task}, depth {cell.depth}")]
     report.say(f"surrogate gradients will take about {estimate(cells, size) / 60:.0f} min of this, most of it")
     for subnetworks in paper_figures.GAP:
-        gap(report, size, subnetworks)
+        if report.wants(f"gap, first-last XOR, {subnetworks} subnetworks"):
+            gap(report, size, subnetworks)
     for cell in cells:
         table(report, cell, size)
 
@@ -389,4 +391,4 @@ def estimate(cells: list[Cell], size: Size) -> float:
 
 
 if __name__ == "__main__":
-    harness.main("paper", run, cores=1)
+    harness.main("paper", run, cores=1, by_case=True)

@@ -155,6 +155,7 @@ def bench(
     name: Annotated[str, typer.Argument(help="A file of bench/; `draw` renews the docs from the results.")],
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: a trial, no figures to quote.")] = False,
     results: Annotated[Path | None, typer.Option(help="Folder of the JSON file, instead of bench/results.")] = None,
+    only: Annotated[str, typer.Option(help="Cases that match this pattern, of benchmarks of hours.")] = "",
 ) -> None:
     """Run one benchmark beside its peers, print its table and write bench/results/NAME.json."""
     files = (PROJECT_ROOT / "bench").glob("*.py")
@@ -163,7 +164,11 @@ def bench(
         raise SpikeloomError(
             f"expected one of {', '.join(names) or 'the files of bench/ (a checkout has it)'}; got {name!r}"
         )
-    options = [*(["--quick"] if quick else []), *(["--results", str(results.resolve())] if results else [])]
+    options = [
+        *(["--quick"] if quick else []),
+        *(["--results", str(results.resolve())] if results else []),
+        *(["--only", only] if only else []),
+    ]
     os.chdir(PROJECT_ROOT)
     os.execv(sys.executable, [sys.executable, "-m", f"bench.{name}", *options])
 

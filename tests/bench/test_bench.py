@@ -27,7 +27,7 @@ def test_roll_out_runs_from_the_command_line_and_writes_rows(tmp_path: Path, pro
     command = [sys.executable, "-m", "spikeloom", "bench", "roll_out", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = draw.read(tmp_path / "roll_out.json")  # validates the schema
+    rows = harness.read(tmp_path / "roll_out.json")  # validates the schema
     assert {"torch", "SpikingJelly", "snnTorch", "Norse"} <= {row.peer for row in rows}
     assert {row.metric for row in rows} == {"kernel", "engine"}
     for each in rows:
@@ -42,7 +42,7 @@ def test_packed_products_compares_every_product(tmp_path: Path, project_root: Pa
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     peers: dict[str, set[str | None]] = {}
-    for each in draw.read(tmp_path / "packed_products.json"):
+    for each in harness.read(tmp_path / "packed_products.json"):
         assert each.ours > 0
         peers.setdefault(each.metric, set()).add(each.peer)
     products = {f"{name} {kind}" for name in ("times", "transpose_times") for kind in ("float32", "float64")}
@@ -54,7 +54,7 @@ def test_structured_laws_answer_every_sequence_right(tmp_path: Path, project_roo
     command = [sys.executable, "-m", "spikeloom", "bench", "witness_laws", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = draw.read(tmp_path / "witness_laws.json")
+    rows = harness.read(tmp_path / "witness_laws.json")
     accuracy = {row.case: row.ours for row in rows if row.metric == "accuracy"}
     exact = [case for case in accuracy if case.endswith((": stored_taps", ": hyperplanes", ": hubs", ": counters"))]
     assert len(exact) == 9
@@ -71,7 +71,7 @@ def test_solver_certifies_the_peers_that_are_installed(tmp_path: Path, project_r
     command = [sys.executable, "-m", "spikeloom", "bench", "solver", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = draw.read(tmp_path / "solver.json")
+    rows = harness.read(tmp_path / "solver.json")
     curves = {(row.case, row.peer): row.curve for row in rows if row.metric == "smallest gap"}
     assert {peer for _, peer in curves} == {
         None,
@@ -90,7 +90,7 @@ def test_solver_stream_solves_the_stream_and_all_of_its_rows(tmp_path: Path, pro
     command = [sys.executable, "-m", "spikeloom", "bench", "solver_stream", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr  # every solve was certified, and saw all rows
-    rows = draw.read(tmp_path / "solver_stream.json")
+    rows = harness.read(tmp_path / "solver_stream.json")
     assert [(row.metric, row.peer) for row in rows] == 2 * [("re-solve", "all rows"), ("resident memory", "all rows")]
     assert all(row.ours > 0 and (row.peer_value or 0) > 0 for row in rows)
 
@@ -99,7 +99,7 @@ def test_growing_compares_priced_columns_with_blind_ones(tmp_path: Path, project
     command = [sys.executable, "-m", "spikeloom", "bench", "growing", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = {(row.metric, row.unit): row for row in draw.read(tmp_path / "growing.json")}
+    rows = {(row.metric, row.unit): row for row in harness.read(tmp_path / "growing.json")}
     for metric in ("200 columns", "300 columns", "300 columns, softmax"):
         accuracy = rows[metric, "accuracy"]
         assert accuracy.peer == "blind"
@@ -113,7 +113,7 @@ def test_gram_says_from_which_rate_sums_pay(tmp_path: Path, project_root: Path) 
     command = [sys.executable, "-m", "spikeloom", "bench", "gram", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    ours = {row.metric: row.ours for row in draw.read(tmp_path / "gram.json")}
+    ours = {row.metric: row.ours for row in harness.read(tmp_path / "gram.json")}
     assert ours["less work from"] == pytest.approx(
         ours["a solver's core, reading sums"] / 100 * ours["rows that a solver's core reads"]
     )
@@ -125,7 +125,7 @@ def test_parity_measures_every_rule_and_draws(tmp_path: Path, project_root: Path
     command = [sys.executable, "-m", "spikeloom", "bench", "parity", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = draw.read(tmp_path / "parity.json")
+    rows = harness.read(tmp_path / "parity.json")
     cases = {row.case for row in rows}
     networks = ("5-2, one-hot", "5-8-2, binary", "6-8-2, binary and a constant", "32-8-2, one-hot")
     assert {f"{network}: {rule}" for network in networks for rule in ("ours", "the source's")} <= cases
@@ -140,7 +140,7 @@ def test_paper_puts_every_variant_beside_the_paper(tmp_path: Path, project_root:
     command = [sys.executable, "-m", "spikeloom", "bench", "paper", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = draw.read(tmp_path / "paper.json")
+    rows = harness.read(tmp_path / "paper.json")
     accuracy = {row.case: row for row in rows if row.metric == "accuracy"}
     assert all(0 <= row.ours <= 1 for row in accuracy.values())
     assert max(row.ours for row in rows if row.metric == "largest relative gap") <= 1e-6
@@ -164,7 +164,7 @@ def test_time_to_accuracy_times_every_trainer(tmp_path: Path, project_root: Path
     command = [sys.executable, "-m", "spikeloom", "bench", "time_to_accuracy", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = draw.read(tmp_path / "time_to_accuracy.json")
+    rows = harness.read(tmp_path / "time_to_accuracy.json")
     ends = {row.case: row for row in rows if row.metric == "accuracy at the end"}
     tasks = {case.split(": ")[0] for case in ends}
     assert set(ends) == {f"{task}: {name}" for task in tasks for name in time_to_accuracy.TRAINERS} | {
@@ -220,6 +220,28 @@ def test_a_ratio_above_one_is_better_for_us() -> None:
     assert [row.ratio for row in report.rows] == [3.0, pytest.approx(1 / 3), None]
 
 
+def test_a_case_that_is_run_again_takes_its_own_place_in_the_file(tmp_path: Path) -> None:
+    def measured(only: str, value: float) -> list[tuple[str, float]]:
+        report = Report("some", quick=False, cores=1, only=only)
+        for case in filter(report.wants, ("first, T = 5", "first, T = 10", "second")):
+            report.add(case, "time", "ms", value)
+            report.add(case, "size", "MB", value)
+        return [(row.case, row.ours) for row in harness.read(report.write(tmp_path)) if row.metric == "size"]
+
+    assert measured("second|T = 10$", 1) == [("first, T = 10", 1), ("second", 1)]
+    assert measured("second", 2) == [("first, T = 10", 1), ("second", 2)]
+    assert measured("T = 10", 3) == [("first, T = 10", 3), ("second", 2)]
+    assert measured("", 4) == [("first, T = 5", 4), ("first, T = 10", 4), ("second", 4)]
+
+
+def test_a_pattern_that_no_case_matches_is_refused(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "spikeloom", "bench", "drift", "--only", "tabs", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "expected a pattern that a case matches, got 'tabs'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_tables_go_between_their_markers_and_nothing_else_changes() -> None:
     page = "# Title\n\n<!-- bench some -->\nold\n<!-- /bench some -->\n\nThe end.\n"
     rows = [row(), row(peer="other", peer_value=1.0, ratio=0.5)]
@@ -242,7 +264,7 @@ def test_rows_without_a_peer_make_a_column_a_metric() -> None:
 def test_results_of_the_project_fit_the_schema_and_the_docs_have_their_markers(project_root: Path) -> None:
     page = (project_root / "docs" / "benchmarks.md").read_text()
     for path in (project_root / "bench" / "results").glob("*.json"):
-        assert draw.read(path)
+        assert harness.read(path)
         assert f"<!-- bench {path.stem} -->" in page
         assert "--quick" not in path.read_text(), f"{path.name} holds a trial"
 
