@@ -74,6 +74,7 @@ class ChangingRollOutOperator(RollOut, KeyedBroadcastProcessFunction):
         yield from super().process_element(record, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator:
+        self._metrics.defer()
         yield from self._change(ctx)
         yield from super().on_timer(timestamp, ctx)
 

@@ -78,7 +78,6 @@ class ChangingTrainer:
             self.current, self.version = self._next, self._next_version
             self._next = None
         self._records = {version: held for version, held in self._records.items() if version >= self.version}
-        metrics.WITNESSES.labels(self.model.model).set(self.version)
 
     def _known(self, version: int) -> bool:
         """Whether the witnesses of a version can be had."""
@@ -94,6 +93,7 @@ class ChangingTrainer:
             assert record is not None or not witnesses  # `fresh` is 0 until it has come
             readout.witnesses_version = witnesses
             self._complete(readout, current, record)
+            metrics.WITNESSES.labels(self.model.model).set(witnesses)
         return readout
 
     def _checked(self, record: bytes) -> int:

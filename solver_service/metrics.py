@@ -14,6 +14,7 @@ RELATIVE_GAP = Gauge("spikeloom_readout_relative_gap", "Certified relative gap o
 SOLVING_GAP = Gauge("spikeloom_solving_relative_gap", "Relative gap of the solve that runs, or ran last", MODEL)
 PRIMAL = Gauge("spikeloom_readout_primal", "Primal value of the newest readout", MODEL)
 SUPPORT = Gauge("spikeloom_readout_support", "Witnesses with a coefficient in the newest readout", MODEL)
+BETA = Gauge("spikeloom_readout_beta", "beta of the newest readout", MODEL)
 RELATIVE_BETA = Gauge("spikeloom_readout_relative_beta", "beta / beta_max of the newest readout", MODEL)
 VERSION = Gauge("spikeloom_readout_version", "Version of the newest readout", MODEL)
 WITNESSES = Gauge("spikeloom_readout_witnesses_version", "Version of the witnesses that it reads", MODEL)

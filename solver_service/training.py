@@ -145,6 +145,7 @@ class Training(ABC):
         metrics.RELATIVE_GAP.labels(name).set(message.relative_gap)
         metrics.PRIMAL.labels(name).set(message.primal)
         metrics.SUPPORT.labels(name).set(len(message.support))
+        metrics.BETA.labels(name).set(message.beta)
         metrics.RELATIVE_BETA.labels(name).set(relative_beta)
         metrics.VERSION.labels(name).set(message.version)
         metrics.SOLVE_SECONDS.labels(name).observe(message.solve_seconds)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from operators.changing import ChangingRollOutOperator, unfit
 from operators.tags import BRAIN_WAVES, DEAD_LETTERS
@@ -53,6 +54,7 @@ class Task:
         self.timers: set[int] = set()
         self.sent: list = []
         self.now = 1
+        self.metrics = Metrics()
         self.start()
 
     def start(self) -> None:
@@ -60,7 +62,7 @@ class Task:
             store = self.states[descriptor.name]  # type: ignore[attr-defined]
             return SimpleNamespace(put=store.put, remove=store.remove, items=store.items)
 
-        context = SimpleNamespace(get_metrics_group=Metrics, get_map_state=state)
+        context = SimpleNamespace(get_metrics_group=lambda: self.metrics, get_map_state=state)
         held = SimpleNamespace(get=lambda key: self.broadcast.get(key), put=lambda k, v: self.broadcast.update({k: v}))
         self.operator = ChangingRollOutOperator(MODEL.spec_json, 3600)
         self.operator.open(context)
@@ -95,7 +97,10 @@ class Task:
         due = sorted(timer for timer in self.timers if timer <= self.now)
         self.timers -= set(due)
         for timestamp in due:
+            counts = dict(self.metrics.counts)
             self.sent += self.operator.on_timer(timestamp, self.context)
+            self.metrics.counts.clear()  # PyFlink loses what is counted while a timer fires
+            self.metrics.counts.update(counts)
 
     def columns(self) -> list:
         assert all(sent[0] is BRAIN_WAVES for sent in self.sent if not isinstance(sent, bytes))
@@ -145,6 +150,24 @@ def test_what_is_kept_is_stepped_again_with_each_version(seed: int, events: list
     assert set(range(max(0, count - WINDOW), count)) <= set(newest), "the window is there in the newest version"
 
 
+def test_what_a_timer_steps_again_is_counted() -> None:
+    codes = np.random.default_rng(0).integers(0, 17, (WINDOW, T, 2))
+    task = Task()
+
+    def push(*rows: int) -> None:
+        ids, classes = np.array(rows, np.uint64), np.zeros(len(rows), np.int32)
+        task.process(encode_slice(MODEL, Slice(0, ids, 0, codes[list(rows)], Targets.final(classes), 7)))
+
+    push(0, 1, 2)
+    task.pass_time()
+    push(3)
+    task.offer(encode_witnesses(MODEL, 1, network_of(1)))
+    task.pass_time()
+    assert sum(len(columns.ids) for columns in task.columns() if columns.version == 1) == 3 + 1
+    push(4)
+    assert task.metrics.counts["stepped_again"] == 3
+
+
 def test_records_that_do_not_fit_are_refused() -> None:
     task = Task()
     good = encode_witnesses(MODEL, 3, network_of(1))
@@ -175,6 +198,7 @@ def test_the_solver_changes_over_when_rows_are_enough(tmp_path: Path) -> None:
     first = trainer.solve(1, 60)
     assert first is not None
     assert (first.witnesses_version, first.network, first.rows) == (0, b"", WINDOW - 4)
+    assert shown("witnesses_version") == 0
     task.sent.clear()
     witnesses = encode_witnesses(MODEL, 5, network_of(5))
     task.offer(witnesses)
@@ -197,10 +221,16 @@ def test_the_solver_changes_over_when_rows_are_enough(tmp_path: Path) -> None:
     second = trainer.solve(2, 60)
     assert second is not None
     assert (second.witnesses_version, second.rows, second.solved) == (5, WINDOW, True)
+    assert (shown("witnesses_version"), shown("beta")) == (5, second.beta)
     support = list(second.support)
     brought = network_from_bytes(second.network, MODEL, len(support))
     spikes = engine.final_spikes(codes, MODEL.input, engine.prepare(brought))
     assert np.array_equal(spikes, spikes_of(codes, 5)[:, support])
+
+
+def shown(name: str) -> float | None:
+    """What Prometheus is told of the newest readout."""
+    return REGISTRY.get_sample_value(f"spikeloom_readout_{name}", {"model": MODEL.model})
 
 
 @pytest.mark.parametrize("widths", [(), (3,)])
