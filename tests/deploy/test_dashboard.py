@@ -1,4 +1,5 @@
-"""Every query of the dashboard, asked of a real Prometheus that scrapes a real stack while digits stream through it."""
+"""Every query of the brain waves' dashboard, asked of a real Prometheus that scrapes a real stack while digits stream
+through it."""
 
 import json
 import math
@@ -9,7 +10,6 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,24 +23,16 @@ from snn.model import ModelSpec, load_model
 from spikeloom.client import Client, Pushed
 from spikeloom.local import FlinkSettings, Stack
 from spikeloom.local.ports import HOST, Ports
+from tests.dashboards import PREFIX, ROOT, load, queries
 from wire import messages_pb2 as pb
 from wire.codec import SCHEMA
 
-ROOT = Path(__file__).resolve().parents[2]
-DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "brain-waves.json"
+DASHBOARD = load(ROOT / "deploy" / "grafana" / "dashboards" / "brain-waves.json")
 MODEL = "brain-waves"  # a name with a dash, which Flink's reporter would change if it were let
 VARIABLES = {"$model": MODEL, "$layer": "1", "$window": "5m", "$__rate_interval": "1m"}
 PORTION, PORTIONS = 400, 3
 PATIENCE_S = 240
 SCRAPE_S = 1
-
-
-PREFIX = "flink_taskmanager_job_task_operator_spikeloom_model_"
-
-
-def queries() -> list[tuple[str, str]]:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    return [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", [])]
 
 
 class Prometheus:
@@ -155,7 +147,7 @@ def streamed(busy_stack: Stack, prometheus: Prometheus, model: ModelSpec) -> Pro
     return prometheus
 
 
-@pytest.mark.parametrize(("title", "query"), queries())
+@pytest.mark.parametrize(("title", "query"), queries(DASHBOARD))
 def test_a_query_of_the_dashboard_returns_data(title: str, query: str, streamed: Prometheus) -> None:
     for name, value in VARIABLES.items():
         query = query.replace(name, value)
@@ -164,7 +156,7 @@ def test_a_query_of_the_dashboard_returns_data(title: str, query: str, streamed:
 
 
 def test_variables_of_the_dashboard_have_values(streamed: Prometheus) -> None:
-    for variable in json.loads(DASHBOARD.read_text())["templating"]["list"]:
+    for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":
             metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
             values = streamed.labels(metric.replace("$model", MODEL), label)
@@ -182,18 +174,6 @@ def test_the_wave_is_the_mean_of_an_offline_roll_out(streamed: Prometheus, model
             labels = f'{{model="{MODEL}", layer="{layer}", timestep="{timestep:04d}"}}'
             assert streamed.value(f"{PREFIX}layer_timestep_active_neurons{labels}") == count
             assert streamed.value(f"{PREFIX}layer_timestep_stepped_sequences{labels}") == PORTIONS * PORTION
-
-
-def test_the_dashboard_is_found_and_complete() -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
-    provider = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/spikeloom.yaml").read_text())
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    folder = provider["providers"][0]["options"]["path"]
-    assert f"./deploy/grafana/dashboards:{folder}:ro" in compose["services"]["grafana"]["volumes"]
-    datasource = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yaml").read_text())
-    used = {target["datasource"]["uid"] for panel in dashboard["panels"] for target in panel.get("targets", [])}
-    assert used == {datasource["datasources"][0]["uid"]}
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
 def total(name: str) -> str:
