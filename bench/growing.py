@@ -1,13 +1,14 @@
 """What growing by price is worth: a dictionary whose columns were priced, beside as many of the same law drawn blindly.
 
-Data: MNIST rows, 20,000 training images; first-last XOR of T steps. Apart from the training rows there are fresh rows
-(their prices decide on the stop), held-out rows (they choose beta), and the test set. All sets differ with the seed.
+Data: MNIST rows, 20,000 training images, for templates 50,000; first-last XOR of T steps. Apart from them there are
+fresh rows (their prices decide on the stop), held-out rows (they choose beta), and the test set. All sets differ with
+the seed.
 
 Priced: `solver_service.growing.grow`, squared loss, group penalty; `candidates` witnesses are rolled out on all
 training rows for each column that enters. Blind: the first witnesses whose columns are different and not constant.
 Either way the readout of P columns is solved with the beta that does best on the held-out rows.
 
-accuracy   of the readout on the test set; with softmax, the multinomial loss on the same columns
+accuracy   of the readout on the test set; with softmax, multinomial loss and ridge on the same columns
 seconds    from nothing to the columns and a solve over them, roll-outs included, on one core
 price left the largest price of a candidate on fresh rows, over beta, when the last columns entered
 
@@ -16,7 +17,7 @@ used leave.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import mean
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from bench import harness
 from bench.harness import Report, shared_folder
 from snn import engine
 from snn.bits import BitMatrix
+from snn.laws import StoredTemplates
 from snn.model import ModelSpec, parse_model
 from snn.sums import of_rows
 from solver_service.fit import Samples
@@ -41,7 +43,7 @@ from spikeloom.tasks.sequences import first_last_xor
 SEEDS = 3
 BLOCK, TOGETHER = 2000, 1024  # sequences and witnesses stepped at a time
 MORE = 2  # blind witnesses for each column that is missing
-BETAS = (1e-2, 3e-3, 1e-3, 3e-4)  # relative
+BETAS, SOFTMAX_BETAS = (1e-2, 3e-3, 1e-3, 3e-4), (1e-2, 3e-3)  # relative
 HELD = 5000  # rows each: fresh ones, and those that choose beta
 
 LOCAL_FIELDS = {
@@ -65,22 +67,22 @@ class Parts(NamedTuple):
 
 
 class Case(NamedTuple):
-    """sizes: columns to stop at. candidates: priced for each column that enters."""
+    """sizes: columns to stop at. candidates: priced for each that enters. softmax: sizes that get it, too."""
 
     name: str
     data: Callable[[int], Parts]
     model: Callable[[int], ModelSpec]
     sizes: tuple[int, ...]
     candidates: int
-    softmax: int | None = None  # columns
+    softmax: tuple[int, ...] = ()
 
 
-def mnist(seed: int) -> Parts:
+def mnist(rows: int, seed: int) -> Parts:
     task = load_task("mnist-rows", shared_folder("mnist"))
     assert task.train.targets is not None
     assert task.test.targets is not None
     order = np.random.default_rng(seed).permutation(len(task.train.targets))
-    ends = np.cumsum([20_000, HELD, HELD])
+    ends = np.cumsum([rows, HELD, HELD])
     codes, classes = (task.train.inputs * 256).astype(np.int16), task.train.targets
     train, fresh, held_out = (Part(codes[rows], classes[rows]) for rows in np.split(order, ends)[:3])
     return Parts(train, fresh, held_out, Part((task.test.inputs * 256).astype(np.int16), task.test.targets))
@@ -107,20 +109,26 @@ def digits(law: dict[str, Any], end_pulse: bool = False) -> Callable[[int], Mode
     return partial(model, {"timesteps": 28, "features": 28, "bits": 8, "end_pulse": end_pulse}, law, 10)
 
 
+def templates(seed: int) -> ModelSpec:
+    examples = load_task("mnist-rows", shared_folder("mnist")).train.inputs
+    return digits(StoredTemplates().calibrated(examples).model_dump())(seed)
+
+
 def bits(timesteps: int) -> Callable[[int], ModelSpec]:
     return partial(model, {"timesteps": timesteps, "features": 1, "bits": 0}, XOR_LAW, 2)
 
 
-MNIST_SIZES = (500, 1000, 2000, 4000)
-XOR_SIZES = (500, 1000, 2000)
+FEW, MANY = partial(mnist, 20_000), partial(mnist, 50_000)
+SIZES = (500, 1000, 2000)
 CASES = [
-    Case("MNIST rows, local integrators", mnist, digits({"name": "local_integrators"}, True), MNIST_SIZES, 8, 2000),
-    Case("MNIST rows, local fields", mnist, digits(LOCAL_FIELDS), MNIST_SIZES, 16, 2000),
-    Case("MNIST rows, Gaussian", mnist, digits({"name": "gaussian"}), (500, 1000, 2000), 16),
-    Case("first-last XOR, T = 15", partial(xor, 15, 4096), bits(15), XOR_SIZES, 16),
-    Case("first-last XOR, T = 20", partial(xor, 20, 4096), bits(20), XOR_SIZES, 16),
+    Case("MNIST rows, local integrators", FEW, digits({"name": "local_integrators"}, True), (*SIZES, 4000), 8, (2000,)),
+    Case("MNIST rows, local fields", FEW, digits(LOCAL_FIELDS), (*SIZES, 4000), 16, (2000,)),
+    Case("MNIST rows, Gaussian", FEW, digits({"name": "gaussian"}), SIZES, 16),
+    Case("MNIST rows, templates", MANY, templates, (1000, 2000, 4000), 4, (1000, 2000, 4000)),
+    Case("first-last XOR, T = 15", partial(xor, 15, 4096), bits(15), SIZES, 16),
+    Case("first-last XOR, T = 20", partial(xor, 20, 4096), bits(20), SIZES, 16),
 ]
-QUICK = [Case("first-last XOR, T = 10", partial(xor, 10, 1024), bits(10), (200, 300), 4, 300)]
+QUICK = [Case("first-last XOR, T = 10", partial(xor, 10, 1024), bits(10), (200, 300), 4, (300,))]
 
 
 def run(report: Report) -> None:
@@ -168,10 +176,11 @@ class Comparison:
                 priced[size] = grown.witnesses[:size], seconds
         for size, (witnesses, seconds) in priced.items():
             blind, blind_seconds = self._blind(size)
-            for softmax in (False, True)[: 1 + (size == self.case.softmax)]:
-                metric = f"{size:,} columns" + (", softmax" if softmax else "")
-                accuracies = [self._accuracy(chosen, softmax) for chosen in (witnesses, blind)]
-                yield Figure(metric, "accuracy", *accuracies)
+            losses = ("squared", "multinomial") if size in self.case.softmax else ("squared",)
+            ours, theirs = (self._accuracies(chosen, losses) for chosen in (witnesses, blind))
+            for loss in losses:
+                metric = f"{size:,} columns" + (", softmax" if loss == "multinomial" else "")
+                yield Figure(metric, "accuracy", ours[loss], theirs[loss])
             yield Figure(f"{size:,} columns", "s", seconds, blind_seconds)
         yield Figure("price left", "beta", left)
 
@@ -188,15 +197,24 @@ class Comparison:
         solve(fit, "group", Rules(size).relative_beta, TOLERANCE)
         return chosen, time.perf_counter() - begun
 
-    def _accuracy(self, witnesses: Witnesses, softmax: bool) -> float:
-        """On the test set, with the beta of BETAS that does best on the held-out rows."""
-        loss = LOSSES["multinomial" if softmax else "squared"]
+    def _accuracies(self, witnesses: Witnesses, losses: Sequence[str]) -> dict[str, float]:
+        """By the loss, on the test set, with the beta of BETAS that does best on the held-out rows."""
         rows = [self._rows(part) for part in (self.parts.train, self.parts.held_out, self.parts.test)]
-        train, held_out, test = (Samples(loss, part.columns(witnesses), part.targets) for part in rows)
-        path = warm_path(train if softmax else train.moments(), held_out, "group", BETAS)
-        best = path.solutions[path.chosen("best")]
-        scores = test.times(best.coefficients) + best.intercept
-        return float((scores.argmax(axis=1) == self.parts.test.classes).mean())
+        spikes = [part.columns(witnesses) for part in rows]
+        found = {}
+        for loss in losses:
+            train, held_out, test = (
+                Samples(LOSSES[loss], each, part.targets) for each, part in zip(spikes, rows, strict=True)
+            )
+            path = (
+                warm_path(train.moments(), held_out, "group", BETAS)
+                if loss == "squared"
+                else warm_path(train, held_out, "ridge", SOFTMAX_BETAS)
+            )
+            best = path.solutions[path.chosen("best")]
+            scores = test.times(best.coefficients) + best.intercept
+            found[loss] = float((scores.argmax(axis=1) == self.parts.test.classes).mean())
+        return found
 
     def _rows(self, part: Part) -> Rows:
         return Rows(partial(self._columns, part.codes), np.eye(self.model.readout.outputs)[part.classes])

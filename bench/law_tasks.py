@@ -31,8 +31,8 @@ from snn.model import ModelSpec, parse_model
 from solver_service import ReadoutClassifier, ReadoutRegressor
 from spikeloom.tasks import load_task, sequences
 
-XOR_ROWS, XOR_TESTS = 2048, 4096
-TOKEN_ROWS, TOKEN_TESTS = 1000, 500  # sequences of `TRAINED_AT` digits or bits
+XOR_ROWS, XOR_TESTS = 4096, 4096
+TOKEN_ROWS, TOKEN_TESTS = 2000, 500  # sequences of `TRAINED_AT` digits or bits
 MNIST_BETA = 0.003  # of ridge at .01 and .003, group at .003 and .001; `stored_templates` at 4,096 columns
 PIXEL_ROWS = 20_000  # training digits of laws whose columns must be rolled out pixel by pixel
 BLOCK = 256  # sequences stepped at a time

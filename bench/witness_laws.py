@@ -21,7 +21,7 @@ from bench.paper_figures import ADDITION, SHALLOW, TRAINED_AT
 from snn import activity
 
 SEEDS = (0, 1, 2)
-XOR_COLUMNS = 2048
+XOR_COLUMNS = 4096
 
 PAPER = (
     {f"first-last XOR, T = {timesteps}": figures for timesteps, figures in paper_figures.XOR_TIMESTEPS.items()}
@@ -100,7 +100,7 @@ def row_rungs(quick: bool) -> list[Rung]:
         Rung("calibrated", {"name": "calibrated"}, 2048),
         Rung("heterogeneous", {"name": "heterogeneous", "scale": 5.0}, 2048),
         Rung("heterogeneous, fields", LOCAL_FIELDS, 2048),
-        Rung("local_integrators", {"name": "local_integrators"}, 2048),
+        Rung("local_integrators", {"name": "local_integrators"}, 4096),
         Rung("stored_templates, no shifts", templates | {"shifts": 0}, 4096),
         Rung("stored_templates, smooth", templates | {"pattern": "smooth"}, 4096),
         Rung("stored_templates", templates, 4096),
