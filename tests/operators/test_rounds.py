@@ -77,6 +77,10 @@ class Run:
         self.workers = [Worker(self.plan, number, self.stores[number], 0, 0) for number in (0, 1)]
         self.average = Average(self.plan, self.stores[2])
 
+    def push(self, first: int, last: int) -> None:
+        for worker in self.workers:
+            push(worker, self.spec, records(self.spec, first, last))
+
     def go(self, lost: tuple[int, ...] = ()) -> None:
         """Until nothing moves any more; workers that are `lost` do nothing."""
         moved = True
@@ -111,8 +115,7 @@ class Run:
 def test_a_round_is_the_mean_of_the_workers_steps() -> None:
     spec = model(outer_momentum=0.5)
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 32))
+    run.push(0, 32)
     run.go()
     plan, theta, velocity = run.plan, run.plan.initial, np.zeros(run.plan.size, np.float32)
     moments = [at_rest(torch.from_numpy(theta))] * 2
@@ -143,8 +146,7 @@ def test_a_round_is_the_mean_of_the_workers_steps() -> None:
 def test_the_order_of_arrival_between_lanes_changes_no_bit() -> None:
     spec = model()
     one, other = Run(spec), Run(spec)
-    for worker in one.workers:
-        push(worker, spec, records(spec, 0, 64))
+    one.push(0, 64)
     one.go()
     for first, last in ((0, 40), (40, 64)):
         for worker in reversed(other.workers):
@@ -160,31 +162,25 @@ def test_a_crash_changes_no_bit(saved_at: int) -> None:
     spec = model(outer_momentum=0.9)
     undisturbed, run = Run(spec), Run(spec)
     for target in (undisturbed, run):
-        for worker in target.workers:
-            push(worker, spec, records(spec, 0, 16 * saved_at))
+        target.push(0, 16 * saved_at)
         target.go()
     saved = [DictStore(store) for store in run.stores], list(run.heard)
     for target in (undisturbed, run):
-        for worker in target.workers:
-            push(worker, spec, records(spec, 16 * saved_at, 80))
+        target.push(16 * saved_at, 80)
         target.go()
     run.stores, run.heard = [DictStore(store) for store in saved[0]], saved[1]
     run.restart()
-    for worker in run.workers:
-        push(worker, spec, records(spec, 16 * saved_at, 96))  # Kafka gives again what came after the checkpoint
+    run.push(16 * saved_at, 96)  # Kafka gives again what came after the checkpoint
     run.go()
-    for worker in undisturbed.workers:
-        push(worker, spec, records(spec, 80, 96))
+    undisturbed.push(80, 96)
     undisturbed.go()
     assert len(undisturbed.versions()) == 6
     assert run.versions() == undisturbed.versions()
 
 
 def test_a_lost_worker_does_not_stall_a_round_and_goes_on_with_the_newest_weights() -> None:
-    spec = model()
-    run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 96))
+    run = Run(model())
+    run.push(0, 96)
     run.go(lost=(1,))
     assert [run.plan.decode(record).workers for record in run.topic] == [(0,)] * 6
     run.topic, run.heard[1] = run.topic[:3], 0
@@ -207,8 +203,7 @@ def test_a_lost_worker_does_not_stall_a_round_and_goes_on_with_the_newest_weight
 def test_weights_of_a_known_version_are_passed_over() -> None:
     spec = model()
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 32))
+    run.push(0, 32)
     run.go()
     held = run.average.weights
     again = run.topic[-1]
@@ -260,8 +255,7 @@ def test_whole_sequences_that_wait_are_not_abandoned() -> None:
 def test_a_new_job_goes_on_from_the_newest_weights() -> None:
     spec = model()
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 48))
+    run.push(0, 48)
     run.go()
     fresh = Worker(run.plan, 0, DictStore(), 0, history=3)
     push(fresh, spec, records(spec, 48, 96))
@@ -308,8 +302,7 @@ def test_sequences_that_end_early_are_trained_on_as_they_are() -> None:
 def test_training_ends() -> None:
     spec = model(rounds=2)
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 96))
+    run.push(0, 96)
     run.go()
     assert len(run.topic) == 2
     assert all(worker.done for worker in run.workers)
