@@ -1,6 +1,15 @@
-"""Small models that tests of several rooms use."""
+"""Small models and networks that tests of several rooms use."""
 
+from collections.abc import Callable
+
+import numpy.typing as npt
+import torch
+
+from snn.exact import Hidden
 from snn.model import ModelSpec, parse_model
+from snn.network import Layer, Network
+
+Draw = Callable[[tuple[int, ...]], npt.ArrayLike]  # numbers of a shape
 
 
 def small_model(**changes: object) -> ModelSpec:
@@ -18,3 +27,25 @@ def small_model(**changes: object) -> ModelSpec:
         "lanes": 4,
     }
     return parse_model(data | changes)
+
+
+def drawn_network(count: int, layers: list[Hidden], features: int, weights: Draw, thresholds: Draw) -> Network:
+    """`count` subnetworks of these layers; their biases are drawn as their weights are."""
+
+    def drawn(draw: Draw, *shape: int) -> torch.Tensor:
+        return torch.tensor(draw(shape), dtype=torch.float32)
+
+    network, below = [], features
+    for number, layer in enumerate(layers):
+        n, width = count * layer.width, layer.width
+        network.append(
+            Layer(
+                drawn(weights, below, n) if number == 0 else drawn(weights, count, below, width),
+                drawn(weights, n) if layer.bias else torch.zeros(n),
+                torch.full((n,), layer.leak),
+                drawn(thresholds, n),
+                drawn(weights, count, width, width) if layer.recurrent else None,
+            )
+        )
+        below = width
+    return tuple(network)

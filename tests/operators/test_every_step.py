@@ -2,9 +2,6 @@
 sequences were cut, whenever another readout came and whatever crashed."""
 
 from collections import defaultdict
-from copy import deepcopy
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -19,10 +16,9 @@ from snn.model import ModelSpec
 from snn.readout import Readout, predicted_classes
 from solver_service.trainer import Trainer
 from tests.models import small_model
-from tests.operators.test_gram import Metrics
-from tests.operators.test_lane import DictStore
+from tests.operators.in_memory import Around
 from wire import messages_pb2 as pb
-from wire.codec import Slice, decode, decode_columns, encode_columns, encode_readout, encode_slice
+from wire.codec import Columns, Slice, decode, decode_columns, encode_columns, encode_readout, encode_slice, pack
 from wire.targets import Targets
 
 T, P = 6, 32
@@ -33,63 +29,6 @@ MODEL = small_model(
     readout={"heads": HEADS, "every_step": True, "relative_beta": 0.05},
     lanes=1,
 )
-
-
-class Task:
-    """What Flink does around an operator of one lane: state, timers, broadcast state, checkpoints."""
-
-    def __init__(self, operator: type, slot: int = 0) -> None:
-        self._kind, self._key = operator, flink_keys(MODEL.lanes * MODEL.witnesses.shards)[slot]
-        if operator is PredictOperator:
-            self._key = flink_keys(MODEL.lanes)[0]
-        self.state, self.broadcast = DictStore(), {}
-        self.timers: set[int] = set()
-        self.sent: list[Any] = []
-        self.now = 1
-        self.start()
-
-    def start(self) -> None:
-        state = SimpleNamespace(
-            put=lambda *entry: self.state.put(*entry),
-            remove=lambda key: self.state.remove(key),
-            items=lambda: self.state.items(),
-        )
-        context = SimpleNamespace(get_metrics_group=Metrics, get_map_state=lambda _: state)
-        held = SimpleNamespace(get=lambda key: self.broadcast.get(key), put=lambda k, v: self.broadcast.update({k: v}))
-        self.operator = self._kind(MODEL.spec_json, 3600)
-        self.operator.open(context)
-        self.context = SimpleNamespace(
-            get_current_key=lambda: self._key,
-            get_broadcast_state=lambda _: held,
-            timer_service=lambda: SimpleNamespace(
-                current_processing_time=lambda: self.now, register_processing_time_timer=self.timers.add
-            ),
-        )
-        self.checkpoint()
-
-    def checkpoint(self) -> None:
-        self._saved = deepcopy((self.state, self.broadcast, self.timers))
-
-    def crash(self) -> None:
-        """Memory is lost; what was sent stays sent, as at least once has it."""
-        self.state, self.broadcast, self.timers = self._saved
-        self.start()
-
-    def process(self, record: bytes) -> None:
-        self.sent += self.operator.process_element(record, self.context)
-        self.checkpoint()
-
-    def offer(self, readout: bytes) -> None:
-        self.sent += self.operator.process_broadcast_element(readout, self.context)
-        self.checkpoint()
-
-    def pass_time(self) -> None:
-        self.now += 1000
-        due = sorted(timer for timer in self.timers if timer <= self.now)
-        self.timers -= set(due)
-        for timestamp in due:
-            self.sent += self.operator.on_timer(timestamp, self.context)
-        self.checkpoint()
 
 
 def data(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,15 +87,15 @@ def test_columns_are_those_of_one_pass(seed: int, n: int, crash: bool) -> None:
     spikes = spikes_of(codes, list(range(P)))
     for at, sequence in enumerate(ids.tolist()):
         spikes[at, length_of(sequence) :] = False
-    for shard in range(2):
-        task = Task(RollOutOperator, shard)
+    for shard, key in enumerate(flink_keys(2)):
+        task = Around(lambda: RollOutOperator(MODEL.spec_json, 3600), key)
         for at, record in enumerate(cuts(seed, ids, codes, classes)):
             task.process(record)
             if crash and at % 2:
-                task.crash()
+                task.restart()
         task.pass_time()
-        got = [decode_columns(sent, MODEL) for sent in task.sent if isinstance(sent, bytes)]
-        assert all(sent[0] is BRAIN_WAVES for sent in task.sent if not isinstance(sent, bytes))
+        got = [decode_columns(sent, MODEL) for sent in task.sent]
+        assert set(task.beside) <= {BRAIN_WAVES.tag_id}
         rows = {int(i): at for at, i in enumerate(ids)}
         seen = [int(i) for columns in got for i in columns.ids]
         assert sorted(seen) == sorted(int(i) for i, c in zip(ids, classes, strict=True) if (c >= 0).any())
@@ -171,7 +110,8 @@ def test_columns_are_those_of_one_pass(seed: int, n: int, crash: bool) -> None:
 @settings(deadline=None, max_examples=60)
 def test_each_timestep_is_answered_by_the_newest_readout(seed: int, n: int, events: list[str]) -> None:
     ids, codes, classes = data(seed, n)
-    task, rng, readouts = Task(PredictOperator), np.random.default_rng(seed), {}
+    task = Around(lambda: PredictOperator(MODEL.spec_json, 3600), flink_keys(1)[0])
+    rng, readouts = np.random.default_rng(seed), {}
     records, version = cuts(seed, ids, codes, classes), 1
     message, readouts[1] = readout(1)
     happen = dict(zip(rng.permutation(len(records))[: len(events)].tolist(), events, strict=False))
@@ -183,11 +123,12 @@ def test_each_timestep_is_answered_by_the_newest_readout(seed: int, n: int, even
                 message, readouts[version] = readout(version)
                 task.offer(message)
             case "crash":
-                task.crash()
+                task.restart()
             case "split":  # a single sequence's first timestep parts it from its cohort
                 piece = Slice(0, ids[:1], 0, codes[:1, :1], Targets(classes[:1, :1]), 7)
                 task.process(encode_slice(MODEL, piece))
         task.process(record)
+    assert not task.beside
     answers: dict[tuple[int, int], int] = defaultdict(int)
     offline = {version: r.scores(spikes_of(codes, r.support)) for version, r in readouts.items()}
     for sent in task.sent:
@@ -215,8 +156,6 @@ def test_a_readout_of_heads_and_timesteps_is_that_of_all_their_rows() -> None:
     )
     ids, codes, classes = data(1, 40)
     trainer = Trainer(model)
-    from wire.codec import Columns, pack
-
     spikes = spikes_of(codes, list(range(P)))
     trainer.ingest(encode_columns(model, Columns(0, 0, ids, pack(spikes), Targets(classes))))
     message = trainer.solve(1, 60)

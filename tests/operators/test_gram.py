@@ -1,9 +1,6 @@
 """What the operator sends adds up to one offline pass, whatever order, cuts, repetitions, crashes and groups."""
 
 import random
-from collections import defaultdict
-from copy import deepcopy
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,7 @@ from operators.tags import DEAD_LETTERS
 from snn import fingerprint
 from snn.model import ModelSpec
 from tests.models import small_model
-from tests.operators.test_lane import DictStore
+from tests.operators.in_memory import Around
 from wire import codec
 from wire import messages_pb2 as pb
 from wire.codec import Columns, SumsPart, decode, decode_sums, encode_columns, pack
@@ -27,83 +24,19 @@ P, SHARDS, CLASSES = 64, 2, 10
 MODEL = small_model()
 
 
-class Metrics:
-    """What Flink's metric group does, in memory."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = defaultdict(int)
-
-    def add_group(self, *_: str) -> "Metrics":
-        return self
-
-    def counter(self, name: str) -> Any:
-        return SimpleNamespace(inc=lambda by: self.counts.update({name: self.counts[name] + by}))
-
-    def gauge(self, name: str, value: Any) -> None:
-        pass
-
-
-class Task:
-    """What Flink does around the operator: state by key, timers, checkpoints, and what was sent up to each."""
+class Task(Around):
+    """The operator behind the one that gives records their key."""
 
     def __init__(self, model: ModelSpec, groups: int) -> None:
-        self.model, self.groups = model, groups
-        self.states: dict[int, DictStore] = defaultdict(DictStore)
-        self.timers: set[tuple[int, int]] = set()
-        self.sent: list[bytes] = []
-        self.refused: list[pb.DeadLetter] = []
-        self.read, self.now, self.key = 0, 1, 0
-        self.start()
-
-    def start(self) -> None:
-        self.metrics = Metrics()
-        state = SimpleNamespace(
-            put=lambda *entry: self.states[self.key].put(*entry),
-            remove=lambda key: self.states[self.key].remove(key),
-            items=lambda: self.states[self.key].items(),
-        )
-        context = SimpleNamespace(get_metrics_group=lambda: self.metrics, get_map_state=lambda _: state)
-        self.to_group, self.operator = (kind(self.model.spec_json, self.groups) for kind in (ToGroup, GramOperator))
-        self.to_group.open(context)
-        self.operator.open(context)
-        self.context = SimpleNamespace(
-            get_current_key=lambda: self.key,
-            timer_service=lambda: SimpleNamespace(
-                current_processing_time=lambda: self.now,
-                register_processing_time_timer=lambda due: self.timers.add((due, self.key)),
-            ),
-        )
-        self.checkpoint()
-
-    def checkpoint(self) -> None:
-        self.saved = deepcopy((self.states, self.timers, self.sent, self.refused, self.read))
-
-    def crash(self) -> None:
-        """Memory is lost, and with it what no checkpoint has."""
-        self.states, self.timers, self.sent, self.refused, self.read = self.saved
-        self.start()
+        self.to_group = ToGroup(model.spec_json, groups)
+        self.to_group.open(self)
+        super().__init__(lambda: GramOperator(model.spec_json, groups))
 
     def process(self, record: bytes) -> None:
         self.read += 1
         for row in self.to_group.flat_map(record):
             self.key, value = row
-            self._collect(self.operator.process_element(value, self.context))
-
-    def pass_time(self) -> None:
-        self.now += EMIT_MS
-        due = sorted(timer for timer in self.timers if timer[0] <= self.now)
-        self.timers -= set(due)
-        for timestamp, self.key in due:
-            self._collect(self.operator.on_timer(timestamp, self.context))
-
-    def _collect(self, outputs: Any) -> None:
-        for output in outputs:
-            if isinstance(output, bytes):
-                self.sent.append(output)
-            else:
-                tag, letter = output
-                assert tag is DEAD_LETTERS
-                self.refused.append(decode(pb.DeadLetter, letter))
+            super().process(value)
 
 
 def data(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,16 +118,16 @@ def test_sums_are_those_of_one_offline_pass(
         while task.read < len(made):
             task.process(made[task.read])
             if chance.random() < 0.1:
-                task.pass_time()
+                task.pass_time(EMIT_MS)
             if chance.random() < 0.2:
                 task.checkpoint()
             if chance.random() < 0.1 and crashes < 5:
                 task.crash()
                 crashes += 1
-        task.pass_time()
-        task.checkpoint()
-        task.crash()
-        task.pass_time()
+        task.pass_time(EMIT_MS)
+        task.restart()
+        task.pass_time(EMIT_MS)
+        assert not task.beside
         sums = added_up(task.sent)
         assert all(decode_sums(record, MODEL).rows <= most for record in task.sent)
     d, y = spikes.astype(np.int64), np.eye(CLASSES, dtype=np.int64)[classes]
@@ -217,14 +150,13 @@ def test_a_sample_waits_for_its_shards() -> None:
     late = [record for record in shards if pb.SpikeColumns.FromString(record).shard == 1]
     for record in shards[: -len(late)] + late[:-1]:
         task.process(record)
-    task.pass_time()
+    task.pass_time(EMIT_MS)
     missing = set(pb.SpikeColumns.FromString(late[-1]).ids)
     assert {i for record in late[:-1] for i in pb.SpikeColumns.FromString(record).ids} == set(ids.tolist()) - missing
     assert set(added_up(task.sent)["ids"]) == set(ids.tolist()) - missing
-    task.checkpoint()
-    task.crash()
+    task.restart()
     task.process(late[-1])
-    task.pass_time()
+    task.pass_time(EMIT_MS)
     assert sorted(added_up(task.sent)["ids"]) == sorted(ids.tolist())
 
 
@@ -240,9 +172,9 @@ def test_what_cannot_be_used_is_a_dead_letter_and_other_models_are_passed_over()
     changed = small_model(readout={"outputs": 10, "relative_beta": 0.5})
     for one in (b"\xff", record(other, slice(4)), record(changed, slice(4)), record(MODEL, slice(2)), b""):
         task.process(one)
-    assert [(letter.job, letter.topic) for letter in task.refused] == [("gram", "spike-columns")] * 4
-    reasons = [letter.reason for letter in task.refused]
-    assert reasons == ["not_protobuf", "wrong_model", "wrong_lane", "unknown_schema"]
+    letters = [decode(pb.DeadLetter, letter) for letter in task.side(DEAD_LETTERS)]
+    assert [(letter.job, letter.topic) for letter in letters] == [("gram", "spike-columns")] * 4
+    assert [letter.reason for letter in letters] == ["not_protobuf", "wrong_model", "wrong_lane", "unknown_schema"]
 
 
 def test_sums_with_values_for_targets() -> None:
@@ -254,7 +186,7 @@ def test_sums_with_values_for_targets() -> None:
     for shard in range(SHARDS):
         bits = pack(spikes[:, 32 * shard : 32 * shard + 32])
         task.process(encode_columns(model, Columns.final(shard, 32 * shard, ids, bits, Targets.final(values))))
-    task.pass_time()
+    task.pass_time(EMIT_MS)
     (part,) = [decode_sums(record, model) for record in task.sent]
     assert isinstance(part, SumsPart)
     assert part.cross == pytest.approx(spikes.T.astype(float) @ values)

@@ -1,9 +1,7 @@
 """A dictionary that grows on the stream: the lanes' sums are those of one offline pass, the loop takes the witnesses
 that `solver_service.growing` takes, whatever crashes; a readout names witnesses that the law makes again."""
 
-from copy import deepcopy
 from functools import reduce
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.growing import GrowingRollOutOperator
+from operators.keys import flink_keys
 from operators.predict import PredictOperator
 from operators.tags import BRAIN_WAVES, DEAD_LETTERS, PRICES
 from snn import engine
@@ -23,7 +22,7 @@ from solver_service.growing_trainer import GrowingTrainer
 from solver_service.held_out import is_held_out
 from solver_service.losses import LOSSES
 from tests.models import small_model
-from tests.operators.test_every_step import DictStore, Metrics
+from tests.operators.in_memory import Around
 from wire import messages_pb2 as pb
 from wire import prices as wire_prices
 from wire.codec import Slice, decode, encode_readout, encode_slice
@@ -60,62 +59,22 @@ def spikes_of(codes: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return engine.final_spikes(codes, MODEL.input, engine.on_device(MODEL, ids.tolist()))
 
 
-class Task:
-    """What Flink does around the operator of all lanes: keyed state, timers, broadcast state from topics that are read
-    again, checkpoints that hold what was sent; prices are sent at least once."""
+class Task(Around):
+    """The operator of all lanes; what was broadcast is read again from its topic."""
 
     def __init__(self) -> None:
-        self.states: dict[tuple[str, int], DictStore] = {}
-        self.broadcast: dict[str, bytes] = {}
-        self.timers: set[tuple[int, int]] = set()
-        self.columns: list[bytes] = []
-        self.prices: list[bytes] = []
-        self.letters: list[bytes] = []
         self.told: list[bytes] = []
-        self.read = 0
-        self.now = 1
-        self.start()
-        self.checkpoint()
-
-    def start(self) -> None:
-        def state(descriptor: object) -> SimpleNamespace:
-            name = descriptor.name  # type: ignore[attr-defined]
-
-            def store() -> DictStore:
-                return self.states.setdefault((name, self.key), DictStore())
-
-            return SimpleNamespace(
-                put=lambda *entry: store().put(*entry),
-                remove=lambda key: store().remove(key),
-                items=lambda: store().items(),
-            )
-
-        self.operator = GrowingRollOutOperator(MODEL.spec_json, 3600)
-        self.operator.open(SimpleNamespace(get_metrics_group=Metrics, get_map_state=state))
-        self.keys = {lane: key for key, (lane, _) in self.operator._place.items()}
-        held = SimpleNamespace(get=lambda key: self.broadcast.get(key), put=lambda k, v: self.broadcast.update({k: v}))
-        self.context = SimpleNamespace(
-            get_current_key=lambda: self.key,
-            get_broadcast_state=lambda _: held,
-            timer_service=lambda: SimpleNamespace(
-                current_processing_time=lambda: self.now,
-                register_processing_time_timer=lambda at: self.timers.add((at, self.key)),
-            ),
-        )
-
-    def checkpoint(self) -> None:
-        self._saved = deepcopy((self.states, self.broadcast, self.timers, self.columns, self.read))
+        super().__init__(lambda: GrowingRollOutOperator(MODEL.spec_json, 3600))
 
     def crash(self) -> None:
-        self.states, self.broadcast, self.timers, self.columns, self.read = deepcopy(self._saved)
-        self.start()
+        super().crash()
         self._read()
 
     def push(self, ids: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
-        for lane, self.key in self.keys.items():  # noqa: B020
+        for lane, self.key in enumerate(flink_keys(LANES)):
             rows = np.flatnonzero(ids % LANES == lane)
             piece = Slice(lane, ids[rows].astype(np.uint64), 0, codes[rows], Targets.final(classes[rows]), 7)
-            self._take(self.operator.process_element(encode_slice(MODEL, piece), self.context))
+            self.process(encode_slice(MODEL, piece))
 
     def tell(self, record: bytes) -> None:
         self.told.append(record)
@@ -123,26 +82,12 @@ class Task:
 
     def _read(self) -> None:
         for record in self.told[self.read :]:
-            self._take(self.operator.process_broadcast_element(record, self.context))
+            self.offer(record)
         self.read = len(self.told)
 
-    def pass_time(self) -> None:
-        self.now += 1000
-        due = sorted(timer for timer in self.timers if timer[0] <= self.now)
-        self.timers -= set(due)
-        for timestamp, self.key in due:
-            self._take(self.operator.on_timer(timestamp, self.context))
-
-    def _take(self, sent: object) -> None:
-        for one in sent:  # type: ignore[attr-defined]
-            if isinstance(one, bytes):
-                self.columns.append(one)
-            elif one[0] is PRICES:
-                self.prices.append(one[1])
-            elif one[0] is DEAD_LETTERS:
-                self.letters.append(one[1])
-            else:
-                assert one[0] is BRAIN_WAVES
+    def prices(self) -> list[wire_prices.Prices]:
+        assert set(self.beside) <= {PRICES.tag_id, BRAIN_WAVES.tag_id}
+        return [decode_prices(record, MODEL) for record in self.side(PRICES)]
 
 
 def pushed(count: int) -> tuple[Task, np.ndarray, np.ndarray, np.ndarray]:
@@ -171,7 +116,7 @@ def test_the_lanes_add_up_to_one_offline_pass(seed: int, crashes: list[int]) -> 
         if tick in crashes:
             task.crash()
         task.pass_time()
-    newest = {(p.lane, p.first): p for p in (decode_prices(record, MODEL) for record in task.prices) if p.round == 2}
+    newest = {(prices.lane, prices.first): prices for prices in task.prices() if prices.round == 2}
     assert len(newest) == LANES * 3
     spikes = spikes_of(codes[asked], candidates)
     for first in range(0, len(candidates), wire_prices.PART):
@@ -188,7 +133,7 @@ def test_the_lanes_add_up_to_one_offline_pass(seed: int, crashes: list[int]) -> 
     task.tell(encode_candidates(MODEL, request._replace(round=3, residuals=None)))
     for _ in range(5):
         task.pass_time()
-    for prices in (decode_prices(record, MODEL) for record in task.prices):
+    for prices in task.prices():
         if prices.round == 3:
             at = np.searchsorted(asked, prices.samples)
             dense = np.unpackbits(prices.bits, axis=1, count=prices.candidates, bitorder="little")
@@ -201,7 +146,7 @@ def test_a_lane_without_a_sample_says_so() -> None:
     residuals = np.ones((LANES, CLASSES), np.float32)
     task.tell(encode_candidates(MODEL, Candidates(1, np.arange(9), far, residuals, np.zeros(LANES, np.bool_))))
     task.pass_time()
-    got = [decode_prices(record, MODEL) for record in task.prices]
+    got = task.prices()
     assert {prices.lane for prices in got} == set(range(LANES))
     assert all(prices.trained.weight == 0 for prices in got)
     assert not any(prices.trained.cross.any() for prices in got)
@@ -246,7 +191,7 @@ class Loop:
         return [decode_chosen(record, MODEL) for record in self.witnesses]
 
     def _deliver(self) -> bool:
-        columns, prices = self.task.columns[self._columns :], self.task.prices[self._prices :]
+        columns, prices = self.task.sent[self._columns :], self.task.side(PRICES)[self._prices :]
         for record in columns:
             self.trainer.ingest(record)
         for record in prices:
@@ -328,22 +273,13 @@ def test_a_readout_names_witnesses_that_the_law_makes_again() -> None:
 
 def answered(readout: pb.Readout, codes: np.ndarray) -> tuple[list[pb.Prediction], list[pb.DeadLetter]]:
     """What the prediction operator says to a readout and sequences of lane 0."""
-    store, broadcast = DictStore(), {}
-    operator = PredictOperator(MODEL.spec_json, 3600)
-    operator.open(SimpleNamespace(get_metrics_group=Metrics, get_map_state=lambda _: store))
-    held = SimpleNamespace(get=broadcast.get, put=lambda k, v: broadcast.update({k: v}))
-    context = SimpleNamespace(
-        get_current_key=lambda: next(iter(operator._lane_number)),
-        get_broadcast_state=lambda _: held,
-        timer_service=lambda: SimpleNamespace(
-            current_processing_time=lambda: 1, register_processing_time_timer=lambda _: None
-        ),
-    )
-    letters = list(operator.process_broadcast_element(encode_readout(readout), context))
+    task = Around(lambda: PredictOperator(MODEL.spec_json, 3600), flink_keys(LANES)[0])
+    task.offer(encode_readout(readout))
     ids = LANES * np.arange(len(codes), dtype=np.uint64)
     piece = Slice(0, ids, 0, codes, Targets.none(len(codes), MODEL), 7)
-    answers = list(operator.process_element(encode_slice(MODEL, piece), context))
-    return [decode(pb.Prediction, one) for one in answers], [decode(pb.DeadLetter, one) for _, one in letters]
+    task.process(encode_slice(MODEL, piece))
+    letters = task.side(DEAD_LETTERS)
+    return [decode(pb.Prediction, one) for one in task.sent], [decode(pb.DeadLetter, one) for one in letters]
 
 
 @pytest.mark.usefixtures("small_rounds")
@@ -390,7 +326,7 @@ def test_records_that_do_not_fit_are_refused() -> None:
         encode_chosen(MODEL, chosen._replace(tried=3)),
     ):
         task.tell(record)
-    assert len(task.letters) == 2
+    assert len(task.side(DEAD_LETTERS)) == 2
     assert not task.broadcast
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from operators.lane import REMEMBER_MS, Cohort, Expired, Lane
 from snn.model import ModelSpec
 from tests.models import small_model
+from tests.operators.in_memory import DictStore
 from wire.codec import Slice, encode_slice
 from wire.targets import Targets
 
@@ -28,25 +28,6 @@ def model_of(timesteps: int = T) -> ModelSpec:
 
 
 MODEL = model_of()
-
-
-class DictStore:
-    """What Flink's MapState does, in memory."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, bytes] = {}
-
-    def put(self, key: str, value: bytes) -> None:
-        self.entries[key] = value
-
-    def remove(self, key: str) -> None:
-        self.entries.pop(key, None)
-
-    def items(self) -> Iterable[tuple[str, bytes]]:
-        return list(self.entries.items())
-
-    def kinds(self) -> str:
-        return "".join(sorted(key[0] for key in self.entries))
 
 
 def cut(ids: list[int], start: int, codes: np.ndarray, classes: list[int] | None = None, model=MODEL):
@@ -178,7 +159,7 @@ def test_finished_ids_may_be_stored_now_and_then_unless_records_would_bring_them
     lane.offer(*cut([3], 0, sequence_codes(3)[None]), 1)
     lane.finish(lane.complete(), 1)
     lane.save(1)
-    assert not store.entries
+    assert not store
     lane.save(1000)
     assert store.kinds() == "f"
     both = np.stack([sequence_codes(4)[:2], sequence_codes(5)[:2]])
@@ -196,12 +177,12 @@ def test_a_counting_client_costs_one_span_and_random_ids_their_own() -> None:
         lane.offer(*cut(list(range(first, first + 100)), 0, np.zeros((100, T, M), np.uint8)), 1)
         lane.finish(lane.complete(), 1)
         lane.save(1)
-    assert [len(value) for value in store.entries.values()] == [16]
+    assert [len(value) for value in store.values()] == [16]
     scattered = [10**6 * n for n in range(1, 6)]
     lane.offer(*cut(scattered, 0, np.zeros((5, T, M), np.uint8)), 1)
     lane.finish(lane.complete(), 1)
     lane.save(1)
-    assert len(store.entries) == 6
+    assert len(store) == 6
 
 
 def test_an_abandoned_sequence_expires_and_may_come_back_whole() -> None:

@@ -15,6 +15,7 @@ from snn.training.local import deal, take_steps
 from snn.training.objective import targets_of
 from snn.training.rules import at_rest
 from tests.models import small_model
+from tests.operators.in_memory import DictStore
 from wire.codec import Slice, decode_slice, encode_slice
 from wire.targets import Targets
 
@@ -34,19 +35,6 @@ ROUND = 8  # sequences of a worker
 
 def model(**changes: object) -> ModelSpec:
     return small_model(readout={"outputs": 3, "loss": "multinomial"}, training={**TRAINING, **changes})
-
-
-class Store(dict):
-    """Flink's MapState in memory."""
-
-    def put(self, key: str, value: bytes) -> None:
-        self[key] = value
-
-    def remove(self, key: str) -> None:
-        del self[key]
-
-    def items(self) -> list:  # type: ignore[override]
-        return list(super().items())
 
 
 def codes_of(ids: np.ndarray) -> np.ndarray:
@@ -80,7 +68,7 @@ class Run:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec, self.plan = spec, Plan(spec)
-        self.stores = [Store(), Store(), Store()]
+        self.stores = [DictStore(), DictStore(), DictStore()]
         self.topic: list[bytes] = []
         self.heard = [0, 0, 0]
         self.restart()
@@ -88,6 +76,10 @@ class Run:
     def restart(self) -> None:
         self.workers = [Worker(self.plan, number, self.stores[number], 0, 0) for number in (0, 1)]
         self.average = Average(self.plan, self.stores[2])
+
+    def push(self, first: int, last: int) -> None:
+        for worker in self.workers:
+            push(worker, self.spec, records(self.spec, first, last))
 
     def go(self, lost: tuple[int, ...] = ()) -> None:
         """Until nothing moves any more; workers that are `lost` do nothing."""
@@ -123,8 +115,7 @@ class Run:
 def test_a_round_is_the_mean_of_the_workers_steps() -> None:
     spec = model(outer_momentum=0.5)
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 32))
+    run.push(0, 32)
     run.go()
     plan, theta, velocity = run.plan, run.plan.initial, np.zeros(run.plan.size, np.float32)
     moments = [at_rest(torch.from_numpy(theta))] * 2
@@ -155,8 +146,7 @@ def test_a_round_is_the_mean_of_the_workers_steps() -> None:
 def test_the_order_of_arrival_between_lanes_changes_no_bit() -> None:
     spec = model()
     one, other = Run(spec), Run(spec)
-    for worker in one.workers:
-        push(worker, spec, records(spec, 0, 64))
+    one.push(0, 64)
     one.go()
     for first, last in ((0, 40), (40, 64)):
         for worker in reversed(other.workers):
@@ -172,35 +162,29 @@ def test_a_crash_changes_no_bit(saved_at: int) -> None:
     spec = model(outer_momentum=0.9)
     undisturbed, run = Run(spec), Run(spec)
     for target in (undisturbed, run):
-        for worker in target.workers:
-            push(worker, spec, records(spec, 0, 16 * saved_at))
+        target.push(0, 16 * saved_at)
         target.go()
-    saved = [Store(store) for store in run.stores], list(run.heard)
+    saved = [DictStore(store) for store in run.stores], list(run.heard)
     for target in (undisturbed, run):
-        for worker in target.workers:
-            push(worker, spec, records(spec, 16 * saved_at, 80))
+        target.push(16 * saved_at, 80)
         target.go()
-    run.stores, run.heard = [Store(store) for store in saved[0]], saved[1]
+    run.stores, run.heard = [DictStore(store) for store in saved[0]], saved[1]
     run.restart()
-    for worker in run.workers:
-        push(worker, spec, records(spec, 16 * saved_at, 96))  # Kafka gives again what came after the checkpoint
+    run.push(16 * saved_at, 96)  # Kafka gives again what came after the checkpoint
     run.go()
-    for worker in undisturbed.workers:
-        push(worker, spec, records(spec, 80, 96))
+    undisturbed.push(80, 96)
     undisturbed.go()
     assert len(undisturbed.versions()) == 6
     assert run.versions() == undisturbed.versions()
 
 
 def test_a_lost_worker_does_not_stall_a_round_and_goes_on_with_the_newest_weights() -> None:
-    spec = model()
-    run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 96))
+    run = Run(model())
+    run.push(0, 96)
     run.go(lost=(1,))
     assert [run.plan.decode(record).workers for record in run.topic] == [(0,)] * 6
     run.topic, run.heard[1] = run.topic[:3], 0
-    run.average = Average(run.plan, Store())
+    run.average = Average(run.plan, DictStore())
     for record in run.topic:
         run.average.hear(record)
     stale = list(run.workers[1].train(0))  # what it could have handed in before it heard of newer weights
@@ -210,7 +194,7 @@ def test_a_lost_worker_does_not_stall_a_round_and_goes_on_with_the_newest_weight
     assert late.worker == 1
     for record in run.topic:
         run.workers[1].hear(record)
-    again = Worker(run.plan, 1, Store(run.stores[1]), 0, 0)  # after a crash, too
+    again = Worker(run.plan, 1, DictStore(run.stores[1]), 0, 0)  # after a crash, too
     for worker in (run.workers[1], again):
         done = [pb.Round.FromString(done).version for done in worker.train(0)]
         assert done == [3], "rounds that were closed without it are passed over"
@@ -219,8 +203,7 @@ def test_a_lost_worker_does_not_stall_a_round_and_goes_on_with_the_newest_weight
 def test_weights_of_a_known_version_are_passed_over() -> None:
     spec = model()
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 32))
+    run.push(0, 32)
     run.go()
     held = run.average.weights
     again = run.topic[-1]
@@ -233,7 +216,7 @@ def test_weights_of_a_known_version_are_passed_over() -> None:
 
 def test_diverged_rounds_count_for_nothing() -> None:
     spec = model()
-    average = Average(Plan(spec), Store())
+    average = Average(Plan(spec), DictStore())
     change = np.full(Plan(spec).size, np.nan, np.float32).tobytes()
     late = average.offer(pb.Round(worker=1, version=0, change=change).SerializeToString())
     assert late is not None
@@ -242,7 +225,7 @@ def test_diverged_rounds_count_for_nothing() -> None:
 
 def test_a_lane_without_sequences_is_passed_over_by_the_impatient() -> None:
     spec = model()
-    worker = Worker(Plan(spec), 0, Store(), 0, 0)
+    worker = Worker(Plan(spec), 0, DictStore(), 0, 0)
     push(worker, spec, records(spec, 0, 64, lanes=(0,)))
     assert not list(worker.train(0))
     assert worker.waits_for_a_lane
@@ -251,7 +234,7 @@ def test_a_lane_without_sequences_is_passed_over_by_the_impatient() -> None:
 
 def test_what_cannot_be_trained_on_leaves_state() -> None:
     spec = model()
-    store = Store()
+    store = DictStore()
     worker = Worker(Plan(spec), 0, store, 0, 0)
     assert push(worker, spec, records(spec, 0, 32, known=False)) == 0
     assert not [key for key in store if "/r" in key]
@@ -263,7 +246,7 @@ def test_what_cannot_be_trained_on_leaves_state() -> None:
 
 def test_whole_sequences_that_wait_are_not_abandoned() -> None:
     spec = model()
-    worker = Worker(Plan(spec), 0, Store(), 0, 0)
+    worker = Worker(Plan(spec), 0, DictStore(), 0, 0)
     push(worker, spec, records(spec, 0, 4))
     worker.touch(now_ms=1000)
     assert [gone for lane in worker.lanes.values() for gone in lane.expire(older_than_ms=500)] == []
@@ -272,10 +255,9 @@ def test_whole_sequences_that_wait_are_not_abandoned() -> None:
 def test_a_new_job_goes_on_from_the_newest_weights() -> None:
     spec = model()
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 48))
+    run.push(0, 48)
     run.go()
-    fresh = Worker(run.plan, 0, Store(), 0, history=3)
+    fresh = Worker(run.plan, 0, DictStore(), 0, history=3)
     push(fresh, spec, records(spec, 48, 96))
     assert not list(fresh.train(0))
     for record in run.topic:
@@ -297,7 +279,7 @@ def test_sequences_that_end_early_are_trained_on_as_they_are() -> None:
     spec = spec.model_copy(update={"witnesses": shorter.witnesses})
     changes = []
     for one in (spec, shorter):
-        worker = Worker(Plan(one), 0, Store(), 0, 0)
+        worker = Worker(Plan(one), 0, DictStore(), 0, 0)
         for lane in (0, 2):
             ids = np.arange(lane, 32, LANES, dtype=np.uint64)
             piece = Slice(lane, ids, 0, codes_of(ids)[:, :5], Targets.final((ids % 3).astype(np.int32)), 0, ends=True)
@@ -305,7 +287,7 @@ def test_sequences_that_end_early_are_trained_on_as_they_are() -> None:
         changes.append(pb.Round.FromString(next(worker.train(0))).change)
     assert changes[0] == changes[1]
 
-    worker = Worker(Plan(spec), 0, Store(), 0, 0)
+    worker = Worker(Plan(spec), 0, DictStore(), 0, 0)
     for lane, steps in ((0, 5), (2, 8)):
         ids = np.arange(lane, 16, LANES, dtype=np.uint64)
         numbers = Targets.final((ids % 3).astype(np.int32))
@@ -320,8 +302,7 @@ def test_sequences_that_end_early_are_trained_on_as_they_are() -> None:
 def test_training_ends() -> None:
     spec = model(rounds=2)
     run = Run(spec)
-    for worker in run.workers:
-        push(worker, spec, records(spec, 0, 96))
+    run.push(0, 96)
     run.go()
     assert len(run.topic) == 2
     assert all(worker.done for worker in run.workers)

@@ -5,6 +5,7 @@ neuron of one weight, and Cover's count of linear dichotomies.
 """
 
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise, product
 from math import comb
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snn.exact import Exact, Hidden, exact, fired
-from snn.network import Layer, Network
+from tests.models import drawn_network
 
 LEAKS = st.sampled_from([0.0, 0.5, 0.75, 1.0])
 
@@ -24,34 +25,13 @@ def column_set(columns: np.ndarray) -> set[bytes]:
     return {column.tobytes() for column in np.ascontiguousarray(columns.T)}
 
 
-def drawn(rng: np.random.Generator, layers: list[Hidden], features: int, count: int) -> Network:
-    """`count` subnetworks with small whole weights."""
-
-    def some(*shape: int) -> torch.Tensor:
-        return torch.tensor(rng.integers(-3, 4, shape), dtype=torch.float32)
-
-    network, below = [], features
-    for number, layer in enumerate(layers):
-        n = count * layer.width
-        network.append(
-            Layer(
-                some(below, n) if number == 0 else some(count, below, layer.width),
-                some(n) if layer.bias else torch.zeros(n),
-                torch.full((n,), layer.leak),
-                torch.tensor(rng.integers(1, 4, n), dtype=torch.float32),
-                some(count, layer.width, layer.width) if layer.recurrent else None,
-            )
-        )
-        below = layer.width
-    return tuple(network)
-
-
 def assert_complete(x: np.ndarray, layers: list[Hidden], every_step: bool, seed: int, count: int = 3000) -> Exact:
     found = exact(x, layers, every_step)
     assert np.array_equal(fired(x, found.network, layers[-1].width, every_step), found.columns)
     assert len(column_set(found.columns)) == found.columns.shape[1]
     assert all((layer.threshold > 0).all() for layer in found.network)
-    other = drawn(np.random.default_rng(seed), layers, x.shape[2], count)
+    rng = np.random.default_rng(seed)
+    other = drawn_network(count, layers, x.shape[2], partial(rng.integers, -3, 4), partial(rng.integers, 1, 4))
     assert column_set(fired(x, other, layers[-1].width, every_step)) <= column_set(found.columns)
     return found
 

@@ -1,20 +1,20 @@
 """Over the complete dictionary the readout is truly global: no sampled dictionary reaches less, by the certificates of
 both, and few columns are enough (paper, theorems 3.4 and 3.6)."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
 from snn.exact import Hidden, exact, fired
-from snn.network import Layer, Network
 from solver_service.caratheodory import few_columns
 from solver_service.certificate import beta_max, certify
 from solver_service.fit import Samples
 from solver_service.losses import LOSSES, Array, Heads
 from solver_service.penalties import PENALTIES
 from solver_service.solvers import solve
+from tests.models import drawn_network
 from tests.solver.conftest import samples_of
 
 TOLERANCE = 1e-9
@@ -52,9 +52,13 @@ def test_no_sampled_dictionary_has_a_smaller_objective_and_few_columns_reach_it(
     fit = samples(case.loss, complete.columns, targets)
     optimum = solve(fit, "group", 0.02, TOLERANCE)
     assert optimum.relative_gap <= TOLERANCE
+
+    def gaussian(shape: tuple[int, ...]) -> Array:
+        return np.round(rng.standard_normal(shape) * 2**10) / 2**10
+
     smallest = np.inf
     for _ in range(5):
-        network = gaussian(rng, case.layers, x.shape[2])
+        network = drawn_network(SAMPLED, case.layers, x.shape[2], gaussian, partial(rng.choice, [0.125, 0.5, 1.0]))
         columns = fired(x, network, case.layers[-1].width, case.every_step)
         sampled = samples(case.loss, np.unique(columns, axis=1), targets)
         relative = optimum.beta / beta_max(sampled, PENALTIES["group"])
@@ -87,25 +91,3 @@ def drawn_targets(rng: np.random.Generator, loss: str, rows: int, outputs: int) 
         return classes[:, None].astype(float)
     one_hot = np.eye(outputs)[classes]
     return np.hstack([one_hot, rng.integers(0, 2, (rows, 1))]) if loss == "heads" else one_hot
-
-
-def gaussian(rng: np.random.Generator, layers: list[Hidden], features: int) -> Network:
-    """The paper's witnesses, of these layers."""
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.tensor(np.round(rng.standard_normal(shape) * 2**10) / 2**10, dtype=torch.float32)
-
-    network, below = [], features
-    for number, layer in enumerate(layers):
-        n = SAMPLED * layer.width
-        network.append(
-            Layer(
-                normal(below, n) if number == 0 else normal(SAMPLED, below, layer.width),
-                normal(n) if layer.bias else torch.zeros(n),
-                torch.full((n,), layer.leak),
-                torch.tensor(rng.choice([0.125, 0.5, 1.0], n), dtype=torch.float32),
-                normal(SAMPLED, layer.width, layer.width) if layer.recurrent else None,
-            )
-        )
-        below = layer.width
-    return tuple(network)
