@@ -38,7 +38,7 @@ def main() -> None:
             print(f"{name}: no results yet; run: spikeloom bench {name}")
             continue
         rows = read(path)
-        drawn = [tables(rows), provenance(rows)]
+        drawn = [TABLES.get(name, tables)(rows), provenance(rows)]
         if draw := PICTURES.get(name):
             picture = f"bench-{name}.png"
             figure = draw(rows)
@@ -100,6 +100,44 @@ def _by_metric(rows: list[Row]) -> str:
             ]
         blocks.append(_markdown(lines))
     return "\n\n".join(blocks)
+
+
+def _paper_tables(rows: list[Row]) -> str:
+    """A line for each task, a column for each variant: mean and spread over the seeds, in brackets the paper's."""
+    accuracy = {row.case: row for row in rows if row.metric == "accuracy"}
+    lines: dict[str, dict[str, str]] = {}
+    for case, row in accuracy.items():
+        task, _, variant = case.partition(": ")
+        if variant:
+            theirs = "" if row.peer_value is None else f" ({row.peer_value:.3f})"
+            lines.setdefault(task, {})[variant] = _mean_and_spread(row) + theirs
+    variants = list(dict.fromkeys(variant for held in lines.values() for variant in held))
+    main = [["accuracy", *variants], *([task, *(held.get(v, "") for v in variants)] for task, held in lines.items())]
+    gaps = [row for row in rows if row.case.startswith("gap")]
+    return f"{tables(gaps)}\n\n{_markdown(main)}\n\nIn brackets: the paper's."
+
+
+def _law_table(rows: list[Row]) -> str:
+    """A line for each law on each task, with what its columns are like."""
+    shown = ("columns", "distinct", "firing rate", "silent", "saturated", "largest relative gap", "roll-out", "solve")
+    held: dict[str, dict[str, Row]] = {}
+    papers: dict[str, dict[str, str]] = {}
+    for row in rows:
+        held.setdefault(row.case, {})[row.metric] = row
+        if row.peer_value is not None:
+            papers.setdefault(row.case, {})[row.peer or ""] = f"{row.peer_value:.3f}"
+    lines = [["case", "accuracy", "paper CVX", "paper SG", *(f"{m}, s" if m in shown[-2:] else m for m in shown)]]
+    for case, found in held.items():
+        peers = [papers.get(case, {}).get(peer, "") for peer in lines[0][2:4]]
+        figures = [number(found[metric].ours) if metric in found else "" for metric in shown]
+        lines.append([case, f"**{_mean_and_spread(found['accuracy'])}**", *peers, *figures])
+    return _markdown(lines)
+
+
+def _mean_and_spread(row: Row) -> str:
+    """Of an accuracy with a point for each seed."""
+    values = [value for _, value in row.curve or []]
+    return f"{row.ours:.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
 def provenance(rows: list[Row]) -> str:
@@ -334,6 +372,8 @@ PICTURES: dict[str, Callable[[list[Row]], plt.Figure]] = {
     "time_to_accuracy": _time_to_accuracy,
     "drift": _drift,
 }
+
+TABLES: dict[str, Callable[[list[Row]], str]] = {"paper": _paper_tables, "witness_laws": _law_table}
 
 if __name__ == "__main__":
     main()

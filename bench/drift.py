@@ -16,7 +16,7 @@ on the stream, and stored taps. The peers:
 
 Settings of ours and of SG (laws, penalties, beta, window, steps) were chosen on shorter streams of another seed.
 
-Curves: (sequences, accuracy over the last CURVE of them, mean over seeds).
+Curves: (sequences, accuracy over the last CURVE of them, mean over seeds). Speed is in seconds of CPU time.
 """
 
 import time
@@ -80,9 +80,9 @@ def run(report: Report) -> None:
         for seed in seeds:
             stream = made(phase, seed)
             for learner, start in LEARNERS.items():
-                begun = time.perf_counter()
+                begun = time.process_time()
                 right[learner].append(test_then_train(start(stream, seed), stream))
-                seconds[learner] += time.perf_counter() - begun
+                seconds[learner] += time.process_time() - begun
                 report.say(f"{name}, seed {seed}: {learner} {right[learner][-1].mean():.4f}")
         add(report, f"{name}, {PHASES} x {phase:,}", right, seconds, len(seeds))
 

@@ -61,6 +61,8 @@ def test_structured_laws_answer_every_sequence_right(tmp_path: Path, project_roo
     assert all(accuracy[case] == 1 for case in exact), accuracy
     assert all(accuracy[f"digits, {way}: stored_templates"] > 0.9 for way in ("rows", "pixels")), accuracy
     assert {row.peer for row in rows if row.metric == "accuracy"} == {None, "paper CVX", "paper SG"}
+    table = draw.TABLES["witness_laws"](rows)
+    assert "| first-last XOR, T = 5: stored_taps | **1.000** | 1.000 | 0.746 | " in table
     axes = draw.PICTURES["witness_laws"](rows).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(
         dict.fromkeys(c.split(": ")[0] for c in accuracy)
@@ -151,6 +153,10 @@ def test_paper_puts_every_variant_beside_the_paper(tmp_path: Path, project_root:
         assert accuracy[f"{case}: best law"].ours == 1
     assert accuracy["first-last XOR, T = 5, depth 10: best law"].ours == 1
     assert accuracy["first-last XOR, T = 5, depth 10: best law"].peer == "paper CVX"
+    table = draw.TABLES["paper"](rows)
+    assert "| accuracy | CVX | SG | SG-CVX | SG-SG | CVX-SG | best law |" in table
+    first = next(line for line in table.splitlines() if line.startswith(f"| {lengths[0]} |"))
+    assert first.endswith("| 1.000 (0.366) |")
     figure = draw.PICTURES["paper"](rows)
     assert [axes.get_title() for axes in figure.axes] == list(draw.PAPER_PANELS)
     assert all(
