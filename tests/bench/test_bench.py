@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import cluster, draw, harness, latency, paper_figures, roll_out, scale, time_to_accuracy
+from bench import cluster, draw, harness, latency, paper_figures, pictures, roll_out, scale, time_to_accuracy
 from bench.harness import BenchError, Report, Row
 from bench.solver_peers import PEERS
 from wire.codec import decode_slice
@@ -63,7 +63,7 @@ def test_structured_laws_answer_every_sequence_right(tmp_path: Path, project_roo
     assert {row.peer for row in rows if row.metric == "accuracy"} == {None, "paper CVX", "paper SG"}
     table = draw.TABLES["witness_laws"](rows)
     assert "| first-last XOR, T = 5: stored_taps | **1.000** | 1.000 | 0.746 | " in table
-    axes = draw.PICTURES["witness_laws"](rows).axes[0]
+    axes = pictures.PICTURES["witness_laws"](rows).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(
         dict.fromkeys(c.split(": ")[0] for c in accuracy)
     )
@@ -84,7 +84,7 @@ def test_solver_certifies_the_peers_that_are_installed(tmp_path: Path, project_r
         assert curve, f"{case}: {peer} gave no answer"
         assert all(seconds > 0 and gap > 0 for seconds, gap in curve)
         assert min(gap for _, gap in curve) <= (1e-6 if peer is None else 1e-2), f"{case}: {peer}"
-    figure = draw.PICTURES["solver"](rows)
+    figure = pictures.PICTURES["solver"](rows)
     assert sum(len(axes.lines) for axes in figure.axes) == len(curves)
 
 
@@ -101,7 +101,10 @@ def test_growing_compares_priced_columns_with_blind_ones(tmp_path: Path, project
     command = [sys.executable, "-m", "spikeloom", "bench", "growing", "--quick", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = {(row.metric, row.unit): row for row in harness.read(tmp_path / "growing.json")}
+    found = harness.read(tmp_path / "growing.json")
+    (panel, _) = pictures.PICTURES["growing"](found).axes
+    assert [len(line.get_xdata()) for line in panel.lines] == [2, 2, 1, 1]  # priced and blind, and with softmax
+    rows = {(row.metric, row.unit): row for row in found}
     for metric in ("200 columns", "300 columns", "300 columns, softmax"):
         accuracy = rows[metric, "accuracy"]
         assert accuracy.peer == "blind"
@@ -134,7 +137,7 @@ def test_parity_measures_every_rule_and_draws(tmp_path: Path, project_root: Path
     assert {"5-8-2, binary: ours, weights not signed", "32-8-2, one-hot: ours, weights not signed"} <= cases
     assert all(0 <= row.ours <= 1 for row in rows if "accuracy" in row.metric)
     assert max(row.ours for row in rows if row.metric == "largest relative gap") <= 1e-6
-    figure = draw.PICTURES["parity"](rows)
+    figure = pictures.PICTURES["parity"](rows)
     assert [axes.get_title() for axes in figure.axes] == list(networks)
 
 
@@ -157,8 +160,8 @@ def test_paper_puts_every_variant_beside_the_paper(tmp_path: Path, project_root:
     assert "| accuracy | CVX | SG | SG-CVX | SG-SG | CVX-SG | best law |" in table
     first = next(line for line in table.splitlines() if line.startswith(f"| {lengths[0]} |"))
     assert first.endswith("| 1.000 (0.366) |")
-    figure = draw.PICTURES["paper"](rows)
-    assert [axes.get_title() for axes in figure.axes] == list(draw.PAPER_PANELS)
+    figure = pictures.PICTURES["paper"](rows)
+    assert [axes.get_title() for axes in figure.axes] == list(pictures.PAPER_PANELS)
     assert all(
         axes.lines
         for axes in figure.axes
@@ -180,7 +183,7 @@ def test_time_to_accuracy_times_every_trainer(tmp_path: Path, project_root: Path
     times = {(row.case, row.metric, row.unit): row.ours for row in rows if row.metric.startswith("T(")}
     assert all(times[case, p, "updates"] <= times[case, p, "samples"] for case, p, _ in times)
     assert ("addition base 3: CVX", "T(Es; 0.7)", "seconds") in times
-    figure = draw.PICTURES["time_to_accuracy"](rows)
+    figure = pictures.PICTURES["time_to_accuracy"](rows)
     assert {axes.get_title() for axes in figure.axes} - {""} <= tasks
 
 
