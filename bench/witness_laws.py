@@ -65,7 +65,7 @@ def addition_rungs(quick: bool) -> list[Rung]:
 
 
 def memory_rungs(base: int, quick: bool) -> list[Rung]:
-    columns = 128 if quick else 1024
+    columns = 128 if quick else 3072
     return [
         Rung("gaussian", GAUSSIAN, columns),
         Rung("gaussian, recurrent", GAUSSIAN | {"recurrent": 1.0, "leak": 0.0}, columns),
