@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,21 @@ from bench.harness import BenchError, Report, Row
 from bench.solver_peers import PEERS
 from wire.codec import decode_slice
 
+Trial = Callable[[str], list[Row]]
+
+
+@pytest.fixture
+def trial(tmp_path: Path, project_root: Path) -> Trial:
+    """A benchmark's --quick from the command line, and the rows that it wrote."""
+
+    def run(name: str) -> list[Row]:
+        command = [sys.executable, "-m", "spikeloom", "bench", name, "--quick", "--results", str(tmp_path)]
+        done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return harness.read(tmp_path / f"{name}.json")
+
+    return run
+
 
 def row(**changes: object) -> Row:
     held: dict[str, object] = {
@@ -23,11 +39,8 @@ def row(**changes: object) -> Row:
     return Row.model_validate(held | changes)
 
 
-def test_roll_out_runs_from_the_command_line_and_writes_rows(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "roll_out", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = harness.read(tmp_path / "roll_out.json")  # validates the schema
+def test_roll_out_runs_from_the_command_line_and_writes_rows(trial: Trial) -> None:
+    rows = trial("roll_out")  # validates the schema
     assert {"torch", "SpikingJelly", "snnTorch", "Norse"} <= {row.peer for row in rows}
     assert {row.metric for row in rows} == {"kernel", "engine"}
     for each in rows:
@@ -37,12 +50,9 @@ def test_roll_out_runs_from_the_command_line_and_writes_rows(tmp_path: Path, pro
         assert each.device
 
 
-def test_packed_products_compares_every_product(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "packed_products", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_packed_products_compares_every_product(trial: Trial) -> None:
     peers: dict[str, set[str | None]] = {}
-    for each in harness.read(tmp_path / "packed_products.json"):
+    for each in trial("packed_products"):
         assert each.ours > 0
         peers.setdefault(each.metric, set()).add(each.peer)
     products = {f"{name} {kind}" for name in ("times", "transpose_times") for kind in ("float32", "float64")}
@@ -50,11 +60,8 @@ def test_packed_products_compares_every_product(tmp_path: Path, project_root: Pa
     assert (peers["gram"], peers["weighted_gram"]) == ({"syrk", "GEMM"}, {"syrk"})
 
 
-def test_structured_laws_answer_every_sequence_right(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "witness_laws", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = harness.read(tmp_path / "witness_laws.json")
+def test_structured_laws_answer_every_sequence_right(trial: Trial) -> None:
+    rows = trial("witness_laws")
     accuracy = {row.case: row.ours for row in rows if row.metric == "accuracy"}
     exact = [case for case in accuracy if case.endswith((": stored_taps", ": hyperplanes", ": hubs", ": counters"))]
     assert len(exact) == 9
@@ -69,11 +76,8 @@ def test_structured_laws_answer_every_sequence_right(tmp_path: Path, project_roo
     )
 
 
-def test_solver_certifies_the_peers_that_are_installed(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "solver", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = harness.read(tmp_path / "solver.json")
+def test_solver_certifies_the_peers_that_are_installed(trial: Trial) -> None:
+    rows = trial("solver")
     curves = {(row.case, row.peer): row.curve for row in rows if row.metric == "smallest gap"}
     assert {peer for _, peer in curves} == {
         None,
@@ -88,20 +92,14 @@ def test_solver_certifies_the_peers_that_are_installed(tmp_path: Path, project_r
     assert sum(len(axes.lines) for axes in figure.axes) == len(curves)
 
 
-def test_solver_stream_solves_the_stream_and_all_of_its_rows(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "solver_stream", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr  # every solve was certified, and saw all rows
-    rows = harness.read(tmp_path / "solver_stream.json")
+def test_solver_stream_solves_the_stream_and_all_of_its_rows(trial: Trial) -> None:
+    rows = trial("solver_stream")  # every solve was certified, and saw all rows
     assert [(row.metric, row.peer) for row in rows] == 2 * [("re-solve", "all rows"), ("resident memory", "all rows")]
     assert all(row.ours > 0 and (row.peer_value or 0) > 0 for row in rows)
 
 
-def test_growing_compares_priced_columns_with_blind_ones(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "growing", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = harness.read(tmp_path / "growing.json")
+def test_growing_compares_priced_columns_with_blind_ones(trial: Trial) -> None:
+    found = trial("growing")
     (panel, _) = pictures.PICTURES["growing"](found).axes
     assert [len(line.get_xdata()) for line in panel.lines] == [2, 2, 1, 1]  # priced and blind, and with softmax
     rows = {(row.metric, row.unit): row for row in found}
@@ -114,11 +112,8 @@ def test_growing_compares_priced_columns_with_blind_ones(tmp_path: Path, project
     assert rows["price left", "beta"].ours > 0
 
 
-def test_gram_says_from_which_rate_sums_pay(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "gram", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    ours = {row.metric: row.ours for row in harness.read(tmp_path / "gram.json")}
+def test_gram_says_from_which_rate_sums_pay(trial: Trial) -> None:
+    ours = {row.metric: row.ours for row in trial("gram")}
     assert ours["less work from"] == pytest.approx(
         ours["a solver's core, reading sums"] / 100 * ours["rows that a solver's core reads"]
     )
@@ -126,11 +121,8 @@ def test_gram_says_from_which_rate_sums_pay(tmp_path: Path, project_root: Path) 
     assert ours["rows that a task of the job sums"] > 0
 
 
-def test_parity_measures_every_rule_and_draws(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "parity", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = harness.read(tmp_path / "parity.json")
+def test_parity_measures_every_rule_and_draws(trial: Trial) -> None:
+    rows = trial("parity")
     cases = {row.case for row in rows}
     networks = ("5-2, one-hot", "5-8-2, binary", "6-8-2, binary and a constant", "32-8-2, one-hot")
     assert {f"{network}: {rule}" for network in networks for rule in ("ours", "the source's")} <= cases
@@ -141,11 +133,8 @@ def test_parity_measures_every_rule_and_draws(tmp_path: Path, project_root: Path
     assert [axes.get_title() for axes in figure.axes] == list(networks)
 
 
-def test_paper_puts_every_variant_beside_the_paper(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "paper", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = harness.read(tmp_path / "paper.json")
+def test_paper_puts_every_variant_beside_the_paper(trial: Trial) -> None:
+    rows = trial("paper")
     accuracy = {row.case: row for row in rows if row.metric == "accuracy"}
     assert all(0 <= row.ours <= 1 for row in accuracy.values())
     assert max(row.ours for row in rows if row.metric == "largest relative gap") <= 1e-6
@@ -169,11 +158,8 @@ def test_paper_puts_every_variant_beside_the_paper(tmp_path: Path, project_root:
     )
 
 
-def test_time_to_accuracy_times_every_trainer(tmp_path: Path, project_root: Path) -> None:
-    command = [sys.executable, "-m", "spikeloom", "bench", "time_to_accuracy", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = harness.read(tmp_path / "time_to_accuracy.json")
+def test_time_to_accuracy_times_every_trainer(trial: Trial) -> None:
+    rows = trial("time_to_accuracy")
     ends = {row.case: row for row in rows if row.metric == "accuracy at the end"}
     tasks = {case.split(": ")[0] for case in ends}
     assert set(ends) == {f"{task}: {name}" for task in tasks for name in time_to_accuracy.TRAINERS} | {
