@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from bench import harness
 from bench.harness import Report, shared_folder
+from bench.witness_laws import GREY_TEMPLATES
 from snn import engine
 from snn.bits import BitMatrix
 from snn.laws import StoredTemplates
@@ -111,7 +112,7 @@ def digits(law: dict[str, Any], end_pulse: bool = False) -> Callable[[int], Mode
 
 def templates(seed: int) -> ModelSpec:
     examples = load_task("mnist-rows", shared_folder("mnist")).train.inputs
-    return digits(StoredTemplates().calibrated(examples).model_dump())(seed)
+    return digits(StoredTemplates.model_validate(GREY_TEMPLATES).calibrated(examples).model_dump())(seed)
 
 
 def bits(timesteps: int) -> Callable[[int], ModelSpec]:

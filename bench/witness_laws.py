@@ -43,6 +43,7 @@ LOCAL_FIELDS = {
     "fields": [4, 14],
 }  # fmt: skip
 
+GREY_TEMPLATES: dict[str, Any] = {"name": "stored_templates", "shifts": 2, "levels": [0.25, 0.5, 0.75]}
 SMALL_TEMPLATES: dict[str, Any] = {"name": "stored_templates", "side_min": 3, "side_max": 5}
 
 
@@ -105,6 +106,7 @@ def row_rungs(quick: bool) -> list[Rung]:
         Rung("stored_templates, smooth", templates | {"pattern": "smooth"}, 4096),
         Rung("stored_templates", templates, 4096),
         Rung("stored_templates, 25 shifts", templates | {"shifts": 2}, 4096),
+        Rung("stored_templates, 25 shifts, 3 levels", GREY_TEMPLATES, 4096),
     ]
 
 

@@ -1,9 +1,10 @@
 """Templates laid over the stored sequence (`snn.laws.store`), wherever they fit best within a few shifts.
 
-The stored bits z are seen as a picture [rows, width], in the order of time: timestep by timestep, or as the pixels of a
-picture that was read out one after another. A witness has a rectangle of it, with sides of side_min .. side_max bits,
-and a pattern v of +1 and -1 in it: where an example sequence's bits are 1 and 0 (`pattern: example`), or the sign of
-a smooth random field (`pattern: smooth`). For each shift s of the rectangle by up to `shifts` rows and columns an
+The stored numbers are seen as a picture [rows, width], in the order of time: timestep by timestep, or as the pixels
+of a picture that was read out one after another. Each is held as a bit z = [x >= a] for every one of the `levels` a.
+A witness has a rectangle of the picture, with sides of side_min .. side_max, and a pattern v of +1 and -1 on the bits
+in it: where those of an example sequence are 1 and 0 (`pattern: example`), or the sign of a smooth random field, the
+same at all levels (`pattern: smooth`). For each shift s of the rectangle by up to `shifts` rows and columns an
 integrator asks whether v_s.z >= b, and one neuron above them (leak 0, weights 1, bias -1/2, threshold 1/4) fires at T
 iff
 
@@ -46,6 +47,7 @@ class StoredTemplates(WitnessLaw):
     side_min: int = Field(default=6, ge=1)
     side_max: int = Field(default=12, ge=1, le=64)
     shifts: int = Field(default=1, ge=0, le=3)
+    levels: tuple[float, ...] = Field(default=store.HALF, min_length=1, max_length=8)
     pattern: Literal["example", "smooth"] = "example"
     rate: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]] = (0.03, 0.4)
     examples: str | None = Field(default=None, max_length=MOST_BYTES * 4 // 3 + 4, description="base64, of `calibrate`")
@@ -56,28 +58,30 @@ class StoredTemplates(WitnessLaw):
             raise ValueError(f"expected side_min <= side_max, got {self.side_min} > {self.side_max}")
         if self.rate[0] > self.rate[1]:
             raise ValueError(f"expected rate[0] <= rate[1], got {self.rate[0]} > {self.rate[1]}")
+        store.check(self.levels)
         return self
 
     def calibrated(self, inputs: npt.NDArray[np.floating]) -> Self:
-        size = inputs[0].size
+        size = inputs[0].size * len(self.levels)
         count = min(len(inputs), MOST_EXAMPLES, MOST_BYTES // -(-size // 8))
         chosen = inputs[np.linspace(0, len(inputs) - 1, count).astype(np.int64)]
-        packed = np.packbits(chosen.reshape(count, -1) >= 0.5, axis=1, bitorder="little")
+        bits = store.stored(chosen, self.levels).reshape(count, size)
+        packed = np.packbits(bits, axis=1, bitorder="little")
         return self.model_copy(update={"examples": base64.b64encode(packed.tobytes()).decode()})
 
     def reach(self, timesteps: int, features: int) -> list[Reach]:
         self._examples(*self._shape(timesteps, features))
-        area, copies = self.side_max**2, (2 * self.shifts + 1) ** 2
-        integrator = Reach(area, 1, 0, max_pulse=2 * area + 2, bits=store.BITS)
-        return [*store.reach(timesteps, features), integrator, Reach(copies, 1, 0.5, bits=store.BITS)]
+        most, copies = self.side_max**2 * len(self.levels), (2 * self.shifts + 1) ** 2
+        integrator = Reach(most, 1, 0, max_pulse=2 * most + 2, bits=store.BITS)
+        return [*store.reach(timesteps, features, self.levels), integrator, Reach(copies, 1, 0.5, bits=store.BITS)]
 
     def sample(self, seed: int, ids: Sequence[int], timesteps: int, features: int) -> Network:
         rows, width = self._shape(timesteps, features)
         examples = self._examples(rows, width)
         draws = uniforms(seed, ids, 1 + TRIES * 5 + self.side_max**2)
         template = self._templates(draws[:, 1 : 1 + TRIES * 5], draws[:, 1 + TRIES * 5 :], examples)
-        everywhere = self._shifted(template)  # [P, copies, rows, width]
-        v = everywhere.reshape(*everywhere.shape[:2], rows * width)
+        everywhere = self._shifted(template)  # [P, copies, rows, width, levels]
+        v = everywhere.reshape(*everywhere.shape[:2], -1)
         rate = np.round(log_uniform(draws[:, 0], self.rate) / RATE_GRID) * RATE_GRID
         b = _level(v, examples.reshape(len(examples), -1), rate)
         count, copies, gates = v.shape
@@ -88,12 +92,12 @@ class StoredTemplates(WitnessLaw):
             tensor(np.full(count, 0.25)),
         )
         integrators = store.integrators(v.reshape(-1, gates), np.repeat(b, copies))
-        return (*store.trunk(timesteps, features), integrators, either)
+        return (*store.trunk(timesteps, features, self.levels), integrators, either)
 
     def _templates(self, tries: Floats, field: Floats, examples: Bits) -> npt.NDArray[np.float32]:
-        """[P, rows, width] of +1, -1 and, outside the rectangle, 0."""
-        _, rows, width = examples.shape
-        chosen = np.zeros((len(tries), rows, width), np.float32)
+        """[P, rows, width, levels] of +1, -1 and, outside the rectangle, 0."""
+        _, rows, width, levels = examples.shape
+        chosen = np.zeros((len(tries), rows, width, levels), np.float32)
         for template, some, normal in zip(chosen, tries.reshape(len(tries), TRIES, 5), field, strict=True):
             for u in some:
                 high, wide = (self.side_min + np.floor(u[:2] * (self.side_max - self.side_min + 1))).astype(int)
@@ -101,7 +105,7 @@ class StoredTemplates(WitnessLaw):
                 at = slice(top, top + high), slice(left, left + wide)
                 if self.pattern == "smooth":
                     noise = normals(normal[: high * wide]).reshape(high, wide)
-                    positive = np.round(gaussian_filter(noise, SMOOTHING, mode="nearest") / SMOOTH_GRID) > 0
+                    positive = np.round(gaussian_filter(noise, SMOOTHING, mode="nearest") / SMOOTH_GRID)[..., None] > 0
                 else:
                     positive = examples[int(u[4] * len(examples))][at]
                 if LEAST_SHARE < positive.mean() < 1 - LEAST_SHARE:
@@ -110,10 +114,10 @@ class StoredTemplates(WitnessLaw):
         return chosen
 
     def _shifted(self, templates: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """[P, copies, rows, width], what leaves the picture cut off."""
+        """[P, copies, rows, width, levels], what leaves the picture cut off."""
         reach = self.shifts
-        _, rows, width = templates.shape
-        padded = np.pad(templates, ((0, 0), (reach, reach), (reach, reach)))
+        _, rows, width, _ = templates.shape
+        padded = np.pad(templates, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
         starts = range(2 * reach + 1)
         return np.stack([padded[:, r : r + rows, c : c + width] for r in starts for c in starts], axis=1)
 
@@ -129,31 +133,34 @@ class StoredTemplates(WitnessLaw):
         return rows, width
 
     def _examples(self, rows: int, width: int) -> Bits:
-        """[n, rows, width]."""
+        """[n, rows, width, levels]."""
         if self.examples is None:
             raise ValueError("law stored_templates: expected examples; `spikeloom calibrate` takes them from data")
         try:
             packed = np.frombuffer(base64.b64decode(self.examples, validate=True), np.uint8)
         except binascii.Error as error:
             raise ValueError(f"law stored_templates: expected examples in base64: {error}") from None
-        size = -(-rows * width // 8)
+        levels = len(self.levels)
+        count = rows * width * levels
+        size = -(-count // 8)
         if not len(packed) or len(packed) % size:
+            by_levels = f" * {levels} levels" if levels > 1 else ""
             raise ValueError(
-                f"law stored_templates: expected examples of {size} bytes each, for {rows} * {width} bits, got "
-                f"{len(packed)} bytes in all"
+                f"law stored_templates: expected examples of {size} bytes each, for {rows} * {width}{by_levels} bits, "
+                f"got {len(packed)} bytes in all"
             )
-        bits = np.unpackbits(packed.reshape(-1, size), axis=1, count=rows * width, bitorder="little")
-        return bits.astype(np.bool_).reshape(-1, rows, width)
+        bits = np.unpackbits(packed.reshape(-1, size), axis=1, count=count, bitorder="little")
+        return bits.astype(np.bool_).reshape(-1, rows, width, levels)
 
 
 def _level(v: npt.NDArray[np.float32], examples: Bits, share: Floats) -> Floats:
     """[P] half-integers that the best copy of v [P, copies, gates] reaches on a `share` of the examples [n, gates]."""
-    z, levels = examples.astype(np.float32), np.empty(len(v))
+    z, b = examples.astype(np.float32), np.empty(len(v))
     rank = np.maximum(1, np.ceil(share * len(examples))).astype(np.int64) - 1
     for start in range(0, len(v), TOGETHER):
         some = v[start : start + TOGETHER]
         reached = z @ some.reshape(-1, some.shape[2]).T  # whole numbers: exact in any order
         best = reached.reshape(len(z), *some.shape[:2]).max(axis=2).T
         ordered = -np.sort(-best, axis=1)
-        levels[start : start + TOGETHER] = ordered[np.arange(len(best)), rank[start : start + TOGETHER]] - 0.5
-    return levels
+        b[start : start + TOGETHER] = ordered[np.arange(len(best)), rank[start : start + TOGETHER]] - 0.5
+    return b

@@ -26,19 +26,25 @@ def spikes(network: Network, inputs: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 12), st.integers(0, 2**32))
-def test_a_stored_sequence_is_judged_at_its_end_alone(timesteps: int, features: int, count: int, seed: int) -> None:
+@given(
+    st.integers(1, 40), st.integers(1, 5), st.integers(1, 12),
+    st.sampled_from([(0.5,), (0.25, 0.75), (-0.5, 0.0, 0.5)]), st.integers(0, 2**32),
+)  # fmt: skip
+def test_a_stored_sequence_is_judged_at_its_end_alone(
+    timesteps: int, features: int, count: int, levels: tuple[float, ...], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    inputs = rng.integers(0, 5, (9, timesteps, features)) / 4  # one half, where a relay just fires, is common
-    z = (inputs >= 0.5).reshape(9, -1)
-    trunk = store.trunk(timesteps, features)
-    expected = np.zeros((9, timesteps, timesteps * features + 1), bool)
+    inputs = rng.integers(-4, 5, (9, timesteps, features)) / 4  # a level, where a relay just fires, is common
+    z = np.stack([inputs >= level for level in levels], axis=-1).reshape(9, -1)
+    trunk = store.trunk(timesteps, features, levels)
+    held = features * len(levels)
+    expected = np.zeros((9, timesteps, timesteps * held + 1), bool)
     for k in range(timesteps):
-        at = slice(k * features, (k + 1) * features)
+        at = slice(k * held, (k + 1) * held)
         expected[:, k, at] = z[:, at]
     expected[:, -1, -1] = True
     assert np.array_equal(spikes(trunk, inputs), expected)
-    v = rng.integers(-4, 5, (count, timesteps * features)) / 2
+    v = rng.integers(-4, 5, (count, timesteps * held)) / 2
     b = rng.integers(-12, 13, count) / 2
     fired = spikes((*trunk, store.integrators(v, b)), inputs)
     assert not fired[:, :-1].any()
@@ -73,28 +79,31 @@ def test_two_taps_find_the_first_and_the_last_bit_of_any_sequence() -> None:
         assert 0 < columns.mean() < 1
 
 
-@pytest.mark.parametrize("name", ["stored_templates", "smooth_templates"])
+@pytest.mark.parametrize("name", ["stored_templates", "smooth_templates", "grey_templates"])
 def test_templates_fire_where_the_best_shift_fits_and_on_the_asked_share_of_the_examples(name: str) -> None:
     law = StoredTemplates.model_validate(LAWS[name])
-    network = law.sample(3, range(200), 8, 9)
+    inputs = SEQUENCES[:, :, :8] if law.width == 4 else SEQUENCES
+    rows, width = (16, 4) if law.width == 4 else (8, 9)
+    network = law.sample(3, range(200), *inputs.shape[1:])
     copies = (2 * law.shifts + 1) ** 2
-    v = network[2].weights[:-1].numpy().T.reshape(200, copies, 8, 9)
+    v = network[2].weights[:-1].numpy().T.reshape(200, copies, rows, width, len(law.levels))
     centre = v[:, copies // 2]
-    area = (centre != 0).sum(axis=(1, 2))
+    area = (centre[..., 0] != 0).sum(axis=(1, 2))
     assert set(np.unique(v)) == {-1, 0, 1}
     assert (area >= law.side_min**2).all()
     assert (area <= law.side_max**2).all()
-    z = SEQUENCES >= 0.5
+    assert ((centre != 0) == (centre[..., :1] != 0)).all()  # the same rectangle at each level
+    z = np.stack([inputs >= level for level in law.levels], axis=-1).reshape(-1, rows, width, len(law.levels))
     best = np.full((len(z), 200), -np.inf)
     for down in range(-law.shifts, law.shifts + 1):  # the template is moved, what leaves the picture is lost
         for right in range(-law.shifts, law.shifts + 1):
             moved = np.zeros_like(centre)
-            rows, columns = np.mgrid[0:8, 0:9]
-            inside = (rows - down >= 0) & (rows - down < 8) & (columns - right >= 0) & (columns - right < 9)
-            moved[:, rows[inside], columns[inside]] = centre[:, (rows - down)[inside], (columns - right)[inside]]
-            best = np.maximum(best, np.einsum("nrc,prc->np", z, moved))
+            row, column = np.mgrid[0:rows, 0:width]
+            inside = (row - down >= 0) & (row - down < rows) & (column - right >= 0) & (column - right < width)
+            moved[:, row[inside], column[inside]] = centre[:, (row - down)[inside], (column - right)[inside]]
+            best = np.maximum(best, np.einsum("nrca,prca->np", z, moved))
     height, pulse = network[2].threshold.numpy()[::copies], network[2].weights[-1].numpy()[::copies]
-    fired = spikes(network, SEQUENCES)
+    fired = spikes(network, inputs)
     assert not fired[:, :-1].any()
     assert np.array_equal(fired[:, -1], best >= height - pulse)
     rate = fired[:, -1].mean(axis=0)  # at least what was asked for, and more only where examples tie
@@ -117,6 +126,9 @@ def test_templates_fire_where_the_best_shift_fits_and_on_the_asked_share_of_the_
         ({"side_max": 9}, "at least side_max = 9 rows"),
         ({"side_min": 5}, "side_min <= side_max"),
         ({"rate": [0.5, 0.1]}, "rate"),
+        ({"levels": [0.3]}, r"rising multiples of 2\^-6, got \[0.3\]"),
+        ({"levels": [0.5, 0.25]}, "rising"),
+        ({"levels": [0.25, 0.5, 0.75]}, r"of 27 bytes each, for 8 [*] 9 [*] 3 levels bits, got 360 bytes"),
     ],
 )
 def test_templates_that_cannot_be_drawn_are_refused(change: dict[str, object], words: str) -> None:
