@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from snn.engine import to_inputs
 from snn.model import ModelSpec
 from spikeloom.local import Stack
 from spikeloom.local.ports import Ports
+from tests.dashboards import ROOT, load, metrics_in, of_row
 from wire import messages_pb2 as pb
 from wire.codec import decode_readout
 from wire.registry import read_all
+
+LEARNING = ROOT / "deploy" / "grafana" / "dashboards" / "learning.json"
 
 
 @contextmanager
@@ -43,14 +47,29 @@ def readouts_of(stack: Stack, model: ModelSpec) -> list[pb.Readout]:
     return [decode_readout(record) for record in records if pb.Readout.FromString(record).model == model.model]
 
 
+def scraped(urls: Iterable[str]) -> list[str]:
+    """What Prometheus would read, line by line."""
+    pages = (urllib.request.urlopen(url).read().decode() for url in urls)
+    return [line for page in pages for line in page.splitlines()]
+
+
+def not_shown(row: str, urls: Iterable[str]) -> set[str]:
+    """Metrics that panels of the dashboard "learning" ask for, below the row of this title, and no page has."""
+    panels = of_row(load(LEARNING), row)
+    there = {line.split("{")[0] for line in scraped(urls)}
+    return {metric for _, query in panels for metric in metrics_in(query)} - there
+
+
 class Solver:
     """The solver service as a process of its own."""
 
     def __init__(self, stack: Stack, state: Path, **settings: str) -> None:
+        port = Ports().take()
+        self.metrics_url = f"http://127.0.0.1:{port}/metrics"
         self._environment = {
             **stack.environment,
             "SPIKELOOM_SOLVER_STATE": str(state),
-            "SPIKELOOM_SOLVER_METRICS_PORT": str(Ports().take()),
+            "SPIKELOOM_SOLVER_METRICS_PORT": str(port),
             "SPIKELOOM_SOLVER_EVERY_SECONDS": "1",
             "SPIKELOOM_SOLVER_SNAPSHOT_SECONDS": "1",
             **{f"SPIKELOOM_SOLVER_{name.upper()}": value for name, value in settings.items()},

@@ -8,7 +8,8 @@ import numpy as np
 from snn.engine import final_spikes, on_device
 from spikeloom.client import Client
 from spikeloom.local import Stack
-from tests.integration.conftest import Solver, eventually, job
+from tests.dashboards import PREFIX
+from tests.integration.conftest import Solver, eventually, job, not_shown
 from tests.models import small_model
 from wire import messages_pb2 as pb
 from wire.codec import decode, decode_readout
@@ -77,6 +78,10 @@ def test_a_dictionary_grows_while_answers_go_on(stack: Stack, solver: Solver, pr
             last = readouts()[-1]
             eventually(lambda: ask() >= last.version, "answers of the newest readout")
             got = answers()
+            pages = [*stack.metrics_urls.values(), solver.metrics_url]
+            eventually(lambda: not not_shown("Growing by price", pages), "the panels' metrics")
+            of_training = {f"{PREFIX}weights_version"}
+            eventually(lambda: not_shown("Witnesses that change", pages) <= of_training, "the panels' metrics")
 
     records = [record for record in read_all(stack.connection, "witnesses") if witnesses_model(record) == MODEL.model]
     versions = [decode_chosen(record, MODEL) for record in records]

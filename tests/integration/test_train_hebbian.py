@@ -12,7 +12,7 @@ from snn.model import parse_model
 from snn.training.hebbian import answers, initial_state, learn
 from spikeloom.client import Client
 from spikeloom.local import Stack
-from tests.integration.conftest import eventually
+from tests.integration.conftest import eventually, not_shown
 from wire import messages_pb2 as pb
 from wire.codec import decode, decode_slice
 from wire.reasons import WireError
@@ -60,6 +60,8 @@ def test_a_run_is_a_function_of_the_records(stack: Stack, project_root: Path) ->
         push(1300, SEQUENCES, block=50)
         eventually(lambda: len(predictions(stack)) == SEQUENCES, "all answers", seconds=240)
         eventually(lambda: len(witnesses(stack)) == (SEQUENCES - 100) // 50, "all weights")
+        pages = stack.metrics_urls.values()
+        eventually(lambda: not not_shown("Hebbian learning (train_hebbian)", pages), "the panels' metrics")
         stack.cancel(running)
 
     expected, states = by_a_plain_loop(stack)
