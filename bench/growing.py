@@ -122,8 +122,8 @@ def bits(timesteps: int) -> Callable[[int], ModelSpec]:
 FEW, MANY = partial(mnist, 20_000), partial(mnist, 50_000)
 SIZES = (500, 1000, 2000)
 CASES = [
-    Case("MNIST rows, local integrators", FEW, digits({"name": "local_integrators"}, True), (*SIZES, 4000), 8, (2000,)),
-    Case("MNIST rows, local fields", FEW, digits(LOCAL_FIELDS), (*SIZES, 4000), 16, (2000,)),
+    Case("MNIST rows, local integrators", FEW, digits({"name": "local_integrators"}, True), SIZES, 8, (2000,)),
+    Case("MNIST rows, local fields", FEW, digits(LOCAL_FIELDS), SIZES, 16, (2000,)),
     Case("MNIST rows, Gaussian", FEW, digits({"name": "gaussian"}), SIZES, 16),
     Case("MNIST rows, templates", MANY, templates, SIZES, 4, SIZES),
     Case("first-last XOR, T = 15", partial(xor, 15, 4096), bits(15), SIZES, 16),

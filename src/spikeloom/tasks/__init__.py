@@ -55,11 +55,15 @@ def _digits(_: Path | None) -> Task:
     images, test_images, labels, test_labels = train_test_split(
         digits.images / 16, digits.target, test_size=360, random_state=0, stratify=digits.target
     )
-    return Task(_stated("digits"), Data(images, labels), Data(test_images, test_labels))
+    model = load_model(Path(__file__).with_name("digits.yaml"))
+    return Task(model, Data(images, labels), Data(test_images, test_labels))
 
 
 def _mnist_rows(folder: Path | None) -> Task:
-    return Task(_stated("mnist-rows"), *_mnist(folder))
+    train, test = _mnist(folder)
+    law: dict[str, Any] = {"name": "stored_templates", "shifts": 2, "levels": (0.25, 0.5, 0.75)}
+    readout = {"outputs": 10, "loss": "multinomial", "penalty": "ridge", "relative_beta": 0.003}
+    return Task(_model("mnist-rows", {"timesteps": 28, "features": 28}, law, 2048, readout, train), train, test)
 
 
 def _mnist_patches(folder: Path | None) -> Task:
@@ -136,10 +140,6 @@ def _digit_and_carry(base: int) -> dict[str, Any]:
 def _made(of: Callable[[int, int, int], Data]) -> tuple[Data, Data, Data]:
     """To train on, held out, and held out at the greater length."""
     return of(TRAIN, LENGTH, TRAIN_SEED), of(TEST, LENGTH, TEST_SEED), of(TEST, LONGER, LONGER_SEED)
-
-
-def _stated(name: str) -> ModelSpec:
-    return load_model(Path(__file__).with_name(f"{name}.yaml"))
 
 
 def _mnist(folder: Path | None) -> tuple[Data, Data]:
