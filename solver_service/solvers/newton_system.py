@@ -122,11 +122,11 @@ class System:
         self, preconditioner: "Preconditioner", x: Array, r: Array, steps: int, share: float, stop: Stop
     ) -> tuple[Array, Array, bool]:
         """A better x with its residual r, and whether that is small enough."""
-        self._preconditioner = preconditioner
-        z = preconditioner.solve(r)
+        self._preconditioner, active = preconditioner, self.bend.active
+        z = preconditioner.solve(r, active)
         p, rz = z, float((r * z).sum())
-        whole = np.concatenate([self.right[:-1] * self.bend.active, self.right[-1:]])
-        goal = share**2 * float((whole * preconditioner.solve(whole)).sum())
+        whole = np.concatenate([self.right[:-1] * active, self.right[-1:]])
+        goal = share**2 * float((whole * preconditioner.solve(whole, active)).sum())
         largest = CG_LARGEST * float(np.abs(whole).max())
         for _ in range(steps):
             done = rz <= goal and float(np.abs(r).max()) <= largest
@@ -138,7 +138,7 @@ class System:
                 return x, r, True
             alpha = rz / curvature
             x, r = x + alpha * p, r - alpha * hp
-            z = preconditioner.solve(r)
+            z = preconditioner.solve(r, active)
             rz, before = float((r * z).sum()), rz
             p = z + rz / before * p
         return x, r, rz <= goal and float(np.abs(r).max()) <= largest
@@ -181,10 +181,12 @@ class Blocks:
 
 
 class Preconditioner:
-    """Blocks fitted to a system."""
+    """Blocks fitted to a system. It is held by the system and does not hold it: the blocks, most of a solve's memory,
+    would else stay until Python looks for cycles."""
 
     def __init__(self, system: System, blocks: Blocks, stop: Stop) -> None:
-        self.system, self.blocks, (_, full, rank, unit, self.inner, _) = system, blocks, system.bend
+        self.blocks, (_, full, rank, unit, self.inner, _) = blocks, system.bend
+        self.centred = system.part.loss.centred if system.balanced else None
         self.fresh: Single = (1 / system.diagonal).astype(np.float32)
         kept = np.isin(system.rows, blocks.rows)
         self.kept = np.append(kept, True)
@@ -201,7 +203,8 @@ class Preconditioner:
                 _subtract(inner, blocks.inverses[c % len(blocks.inverses)].T, np.ascontiguousarray(self.side[:, c]))
             self.woodbury = damped_cholesky(inner.T, stop.check)
 
-    def solve(self, right: Array) -> Array:
+    def solve(self, right: Array, active: npt.NDArray[np.bool_]) -> Array:
+        """P right [k + 1, C], 0 where a coefficient is not `active` [k, C]."""
         r = right.astype(np.float32)
         whole = np.zeros(self.size, np.float32)
         whole[self.at] = self.scale * r[self.kept]
@@ -213,9 +216,9 @@ class Preconditioner:
             z += self.blocks.times(whole)
         solved = self.fresh * r
         solved[self.kept] = self.scale * z[self.at]
-        solved[:-1] *= self.system.bend.active
+        solved[:-1] *= active
         exact = solved.astype(np.float64)  # before it is centred: nothing else keeps W from drifting off
-        return self.system.part.loss.centred(exact) if self.system.balanced else exact
+        return exact if self.centred is None else self.centred(exact)
 
 
 @numba.njit(nogil=True, cache=True)
