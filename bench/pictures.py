@@ -99,26 +99,38 @@ def _solver(rows: list[Row]) -> plt.Figure:
 
 
 def _witness_laws(rows: list[Row]) -> plt.Figure:
-    """Accuracy of every law on every task, mean and range over the seeds; grey, the paper's CVX."""
+    """Accuracy of every law on every task, mean and range over the seeds; grey, the paper's CVX. Below, pictures."""
     found = {tuple(row.case.split(": ")): row for row in rows if row.metric == "accuracy" and row.peer != "paper SG"}
-    tasks = list(dict.fromkeys(task for task, _ in found))
-    laws = list(dict.fromkeys(law for _, law in found))
-    figure, axes = plt.subplots(figsize=(7.5, 1.4 + 0.3 * len(tasks)), layout="constrained")
-    for place, law in enumerate(laws):
-        mine = [(row, tasks.index(task)) for (task, name), row in found.items() if name == law]
+    pictures = {key: row for key, row in found.items() if key[0].endswith((", rows", ", pixels"))}
+    others = {key: row for key, row in found.items() if key not in pictures}
+    sizes = [len({task for task, _ in others}), len({law for _, law in pictures})]
+    figure, (above, below) = plt.subplots(
+        2, figsize=(7.5, 2 + 0.3 * sum(sizes)), height_ratios=sizes, layout="constrained"
+    )
+    _on_lines(above, [(task, law, row) for (task, law), row in others.items()])
+    _on_lines(below, [(law, task, row) for (task, law), row in pictures.items()])
+    handles = above.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=4, frameon=False, fontsize="small")
+    below.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _on_lines(axes: plt.Axes, found: list[tuple[str, str, Row]]) -> None:
+    """Accuracies (line, marker, row), the peer's beside them."""
+    lines, markers = (list(dict.fromkeys(keys)) for keys in list(zip(*found, strict=True))[:2])
+    for place, marker in enumerate(markers):
+        mine = [(row, lines.index(line)) for line, name, row in found if name == marker]
         means = np.array([row.ours for row, _ in mine])
         seeds = [[value for _, value in row.curve or [(0, row.ours)]] for row, _ in mine]
         spread = [means - [min(values) for values in seeds], [max(values) for values in seeds] - means]
-        marker, colour = "osD^"[place // 10], f"C{place % 10}"
-        axes.errorbar(means, [at for _, at in mine], xerr=spread, fmt=marker, color=colour, label=law)
-    paper = {task: row.peer_value for (task, _), row in found.items() if row.peer_value is not None}
-    axes.plot(list(paper.values()), [tasks.index(task) for task in paper], "|", color=PEER, ms=14, mew=3, label="paper")
-    axes.set(yticks=range(len(tasks)), yticklabels=tasks, xlabel="accuracy", xlim=(None, 1.01))
+        shape, colour = "osD^"[place // 10], f"C{place % 10}"
+        axes.errorbar(means, [at for _, at in mine], xerr=spread, fmt=shape, color=colour, label=marker)
+    paper = [(row.peer_value, lines.index(line)) for line, _, row in found if row.peer_value is not None]
+    axes.plot(*zip(*paper, strict=True), "|", color=PEER, ms=14, mew=3, label="paper")
+    axes.set(yticks=range(len(lines)), yticklabels=lines, xlabel="accuracy", xlim=(None, 1.01))
     axes.invert_yaxis()
     axes.grid(axis="y", lw=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize="small")
-    return figure
 
 
 def _parity(rows: list[Row]) -> plt.Figure:
