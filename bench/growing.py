@@ -125,7 +125,7 @@ CASES = [
     Case("MNIST rows, local integrators", FEW, digits({"name": "local_integrators"}, True), SIZES, 8, (2000,)),
     Case("MNIST rows, local fields", FEW, digits(LOCAL_FIELDS), SIZES, 16, (2000,)),
     Case("MNIST rows, Gaussian", FEW, digits({"name": "gaussian"}), SIZES, 16),
-    Case("MNIST rows, templates", MANY, templates, SIZES, 4, SIZES),
+    Case("MNIST rows, templates", MANY, templates, (1000,), 4, (1000,)),
     Case("first-last XOR, T = 15", partial(xor, 15, 4096), bits(15), SIZES, 16),
     Case("first-last XOR, T = 20", partial(xor, 20, 4096), bits(20), SIZES, 16),
 ]
