@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from bench import harness
 from bench.harness import Report, shared_folder
-from bench.witness_laws import GREY_TEMPLATES
 from snn import engine
 from snn.bits import BitMatrix
 from snn.laws import StoredTemplates
@@ -112,7 +111,7 @@ def digits(law: dict[str, Any], end_pulse: bool = False) -> Callable[[int], Mode
 
 def templates(seed: int) -> ModelSpec:
     examples = load_task("mnist-rows", shared_folder("mnist")).train.inputs
-    return digits(StoredTemplates.model_validate(GREY_TEMPLATES).calibrated(examples).model_dump())(seed)
+    return digits(StoredTemplates().calibrated(examples).model_dump())(seed)
 
 
 def bits(timesteps: int) -> Callable[[int], ModelSpec]:
@@ -125,7 +124,7 @@ CASES = [
     Case("MNIST rows, local integrators", FEW, digits({"name": "local_integrators"}, True), SIZES, 8, (2000,)),
     Case("MNIST rows, local fields", FEW, digits(LOCAL_FIELDS), SIZES, 16, (2000,)),
     Case("MNIST rows, Gaussian", FEW, digits({"name": "gaussian"}), SIZES, 16),
-    Case("MNIST rows, templates", MANY, templates, (1000,), 4, (1000,)),
+    Case("MNIST rows, templates", MANY, templates, SIZES, 4, SIZES),
     Case("first-last XOR, T = 15", partial(xor, 15, 4096), bits(15), SIZES, 16),
     Case("first-last XOR, T = 20", partial(xor, 20, 4096), bits(20), SIZES, 16),
 ]
