@@ -69,14 +69,14 @@ def _beside_peers(rows: list[Row]) -> str:
         return ""
     peers = list(dict.fromkeys(row.peer for row in rows))
     lines = [["case", "metric", "ours", *(f"{peer}" for peer in peers)]]
-    for case, metric in dict.fromkeys((row.case, row.metric) for row in rows):
-        same = {row.peer: row for row in rows if (row.case, row.metric) == (case, metric)}
+    for case, metric, unit in dict.fromkeys((row.case, row.metric, row.unit) for row in rows):
+        same = {row.peer: row for row in rows if (row.case, row.metric, row.unit) == (case, metric, unit)}
         first = next(iter(same.values()))
         cells = [
             f"{number(row.peer_value or 0)} ({factor(row.ratio or 0)})" if (row := same.get(peer)) else ""
             for peer in peers
         ]
-        lines.append([case, f"{metric}, {first.unit}", f"**{number(first.ours)}**", *cells])
+        lines.append([case, f"{metric}, {unit}", f"**{number(first.ours)}**", *cells])
     return _markdown(lines) + "\n\nIn brackets: the ratio; above 1 ours is better."
 
 
@@ -132,6 +132,18 @@ def _law_table(rows: list[Row]) -> str:
     return _markdown(lines)
 
 
+def _time_table(rows: list[Row]) -> str:
+    """A line for each trainer on each task, a column for each p: samples, updates and seconds."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        found.setdefault(row.case, {}).setdefault(row.metric, []).append(f"{number(row.ours)} {row.unit}")
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    lines = [["case", *metrics]]
+    for case, held in found.items():
+        lines.append([case, *("<br>".join(held.get(metric, [])).replace(" of 1", "") for metric in metrics)])
+    return _markdown(lines)
+
+
 def _mean_and_spread(row: Row) -> str:
     """Of an accuracy with a point for each seed."""
     values = [value for _, value in row.curve or []]
@@ -151,7 +163,11 @@ def _markdown(lines: list[list[str]]) -> str:
     return "\n".join([head, rule, *body])
 
 
-TABLES: dict[str, Callable[[list[Row]], str]] = {"paper": _paper_tables, "witness_laws": _law_table}
+TABLES: dict[str, Callable[[list[Row]], str]] = {
+    "paper": _paper_tables,
+    "witness_laws": _law_table,
+    "time_to_accuracy": _time_table,
+}
 
 if __name__ == "__main__":
     main()

@@ -112,6 +112,8 @@ def test_growing_compares_priced_columns_with_blind_ones(trial: Trial) -> None:
         assert 0.4 < accuracy.ours <= 1
     assert all(rows[f"{size} columns", "s"].ours > 0 for size in (200, 300))
     assert rows["price left", "beta"].ours > 0
+    table = draw.tables(found)
+    assert all(f"| 200 columns, {unit} |" in table for unit in ("accuracy", "s"))
 
 
 def test_gram_says_from_which_rate_sums_pay(trial: Trial) -> None:
@@ -169,8 +171,11 @@ def test_time_to_accuracy_times_every_trainer(trial: Trial) -> None:
     }
     assert all(row.curve for row in ends.values())
     times = {(row.case, row.metric, row.unit): row.ours for row in rows if row.metric.startswith("T(")}
-    assert all(times[case, p, "updates"] <= times[case, p, "samples"] for case, p, _ in times)
+    samples = {key[:2]: ours for key, ours in times.items() if key[2] == "samples"}
+    assert all(times[*key, "updates"] <= ours for key, ours in samples.items())
     assert ("addition base 3: CVX", "T(Es; 0.7)", "seconds") in times
+    lines = draw.TABLES["time_to_accuracy"](rows).splitlines()
+    assert len(lines) == 2 + len(ends), "a line for each trainer on each task"
     figure = pictures.PICTURES["time_to_accuracy"](rows)
     assert {axes.get_title() for axes in figure.axes} - {""} <= tasks
 
