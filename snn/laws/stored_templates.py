@@ -81,7 +81,7 @@ class StoredTemplates(WitnessLaw):
         draws = uniforms(seed, ids, 1 + TRIES * 5 + self.side_max**2)
         template = self._templates(draws[:, 1 : 1 + TRIES * 5], draws[:, 1 + TRIES * 5 :], examples)
         everywhere = self._shifted(template)  # [P, copies, rows, width, levels]
-        v = everywhere.reshape(*everywhere.shape[:2], -1)
+        v = everywhere.reshape(*everywhere.shape[:2], examples[0].size)
         rate = np.round(log_uniform(draws[:, 0], self.rate) / RATE_GRID) * RATE_GRID
         b = _level(v, examples.reshape(len(examples), -1), rate)
         count, copies, gates = v.shape

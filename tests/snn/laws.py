@@ -16,8 +16,8 @@ LAWS: dict[str, dict[str, object]] = {
     "local_integrators": {"name": "local_integrators", "field_min": 2, "field_max": 5, "units": 3},
     "stored_taps": {"name": "stored_taps", "taps": 3},
     "stored_templates": StoredTemplates(side_min=2, side_max=4).calibrated(SEQUENCES).model_dump(mode="json"),
-    "grey_templates": StoredTemplates(side_min=2, side_max=3, levels=(0.25, 0.625), width=4)
-    .calibrated(SEQUENCES[:, :, :8])
+    "grey_templates": StoredTemplates(side_min=2, side_max=3, levels=(0.25, 0.625))
+    .calibrated(SEQUENCES)
     .model_dump(mode="json"),
     "smooth_templates": StoredTemplates(side_min=2, side_max=4, shifts=0, pattern="smooth")
     .calibrated(SEQUENCES)
