@@ -4,7 +4,6 @@ roll-out takes them up without a restart, the readout over them is certified and
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from snn.engine import final_spikes, prepare
 from snn.network import select
@@ -20,7 +19,6 @@ from wire.weights import decode_witnesses, witnesses_model
 WINDOW = 500
 
 
-@pytest.mark.slow
 def test_trained_witnesses_feed_the_roll_out(stack: Stack, solver: Solver, project_root: Path) -> None:
     inputs, classes = data()
     spec = model("live", window=WINDOW)

@@ -4,7 +4,6 @@ loop over the records in Kafka's order, each sequence answered before it is lear
 from pathlib import Path
 
 import numpy as np
-import pytest
 from kafka import KafkaProducer
 
 from operators.hebbian import of_bytes
@@ -31,7 +30,6 @@ MODEL = parse_model(
 )
 
 
-@pytest.mark.slow
 def test_a_run_is_a_function_of_the_records(stack: Stack, project_root: Path) -> None:
     numbers = np.random.default_rng(8).integers(0, NUMBERS, SEQUENCES)
     inputs = np.repeat(np.eye(NUMBERS)[numbers][:, None], STEPS, axis=1)
