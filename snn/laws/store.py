@@ -60,11 +60,6 @@ def _bits(levels: Sequence[float]) -> int:
     return next(bits for bits in range(BITS, LEVEL_BITS + 1) if all(level * 2**bits % 1 == 0 for level in levels))
 
 
-def stored(inputs: npt.NDArray, levels: Sequence[float] = HALF) -> npt.NDArray[np.bool_]:
-    """The bits [..., levels] that inputs [...] are held as."""
-    return np.asarray(inputs)[..., None] >= np.asarray(levels)
-
-
 def trunk(timesteps: int, features: int, levels: Sequence[float] = HALF) -> Network:
     """Relays beside timers, then gates [timesteps, features, levels] in this order and the end."""
     timers = np.arange(1, timesteps + 1)

@@ -65,8 +65,8 @@ class StoredTemplates(WitnessLaw):
         size = inputs[0].size * len(self.levels)
         count = min(len(inputs), MOST_EXAMPLES, MOST_BYTES // -(-size // 8))
         chosen = inputs[np.linspace(0, len(inputs) - 1, count).astype(np.int64)]
-        bits = store.stored(chosen, self.levels).reshape(count, size)
-        packed = np.packbits(bits, axis=1, bitorder="little")
+        bits = chosen[..., None] >= np.asarray(self.levels)
+        packed = np.packbits(bits.reshape(count, size), axis=1, bitorder="little")
         return self.model_copy(update={"examples": base64.b64encode(packed.tobytes()).decode()})
 
     def reach(self, timesteps: int, features: int) -> list[Reach]:
